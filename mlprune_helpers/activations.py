@@ -213,7 +213,9 @@ class InputSquares:
         def before(module, args, name):
             inputs = args[0]
             if inputs is not last[0]:
-                rows = inputs.flatten(0, -2) if everything else inputs[counted.to(inputs.device)]
+                rows = inputs.flatten(0, -2)  # OPT has put batch and length into one dimension already
+                if not everything:
+                    rows = rows[counted.flatten().to(rows.device)]
                 last[:] = inputs, torch.linalg.vector_norm(rows, dim=0, dtype=torch.float32).double().square()
             batch[name] = last[1]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-import json
+import inspect
 import os
 import re
 import shutil
@@ -122,6 +122,17 @@ class LanguageModel:
         for intervention in self.interventions:
             digest.update(intervention.encode())
         return digest.hexdigest()[:16]
+
+    def run(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options):
+        """The decoder on padded ids, each real token at its own position whichever side the padding is on.
+
+        ``attention_mask`` (batch, cached + length) covers a cache in ``past_key_values`` too.
+        """
+        if "position_ids" in inspect.signature(self.decoder.forward).parameters:  # BLOOM has none: it reads the mask
+            positions = (attention_mask.cumsum(dim=1) - 1).clamp_min(0)[:, -input_ids.shape[1] :]
+            options["position_ids"] = positions.to(self.device)
+        options = {"use_cache": False} | options
+        return self.decoder(input_ids=input_ids.to(self.device), attention_mask=attention_mask.to(self.device), **options)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Output head on final hidden states (..., hidden_size) → (..., vocabulary), as the model computes it."""

@@ -1,0 +1,53 @@
+# make book     run the notebooks and build the site; again: only what has changed
+# make test     check the code style, run all tests
+# make bench    time the slow parts
+# make serve    look at the site on http://127.0.0.1:8000
+# make lock     renew requirements.lock from pyproject.toml; remove the lock first to get the newest versions
+# make clean    remove what the book was built into
+
+# Python 3.11 to 3.14, only to make .venv with.
+PYTHON ?= python3
+# A file in notebooks/profiles: smoke, default or paper.
+PROFILE ?= default
+# Address of another package index, for torch only: PyTorch's own has builds for a CPU, and for each CUDA version.
+TORCH_INDEX ?=
+
+VENV := .venv/bin/python
+TORCH := torch==2.13.0
+
+.PHONY: book test bench serve lock clean
+
+book: .venv/ready
+	$(VENV) book/build.py --profile $(PROFILE)
+
+test: .venv/ready
+	$(VENV) -m ruff check .
+	$(VENV) -m pytest
+
+bench: .venv/ready
+	$(VENV) tests/benchmarks/speed.py
+
+serve:
+	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/$(PROFILE)/html 8000
+
+clean:
+	rm -rf _build
+
+# The lock has all of torch's requirements, so that torch itself brings nothing but its CUDA packages.
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 14) or sys.exit("This book needs Python 3.11 to 3.14, and $(PYTHON) is %d.%d. Name another: make PYTHON=python3.13" % v)'
+	$(PYTHON) -m venv .venv
+	$(VENV) -m pip install --require-hashes --no-deps -r requirements.lock
+	$(VENV) -m pip install $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") $(TORCH)
+	$(VENV) -m pip install --no-deps --no-build-isolation -e .
+	$(VENV) -m pip check
+	touch $@
+
+lock:
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install uv
+	.venv-lock/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+		--fork-strategy fewest --generate-hashes --no-annotate --no-header --no-emit-index-url \
+		--no-emit-package torch --quiet --output-file requirements.lock
+	rm -rf .venv-lock

@@ -1,0 +1,577 @@
+"""Notebook runs: parameters checked, results cached by content, notebooks executed with profiles."""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import difflib
+import functools
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import math
+import os
+import platform
+import pydoc
+import re
+import sys
+import time
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import nbformat
+import numpy as np
+import pandas as pd
+import papermill
+import psutil
+import yaml
+from nbclient.exceptions import DeadKernelError
+
+from .data import LANGUAGES
+from .models import cache_dir
+
+# -- parameters -------------------------------------------------------------------------------------------------
+
+
+def _is_sparsity(value: float | str) -> bool:
+    if isinstance(value, str):
+        pattern = re.fullmatch(r"(\d+):(\d+)", value)
+        return bool(pattern) and 0 < int(pattern[1]) < int(pattern[2])
+    return 0 <= value < 1
+
+
+#: By name: type, test of a value that has it, and what is allowed in words.
+DOMAINS: dict[str, tuple[object, Callable[[typing.Any], bool], str]] = {
+    "model": (str, bool, "'gemma-3-270m', the folder of a checkpoint, or a hub id such as 'bigscience/bloom-560m'"),
+    "languages": (
+        list[str],
+        lambda codes: codes and len(set(codes)) == len(codes) and set(codes) <= set(LANGUAGES),
+        f"a list without repetition of {', '.join(LANGUAGES)}",
+    ),
+    "source": (
+        str,
+        lambda source: source in ("builtin", "hub") or Path(source).expanduser().is_dir(),
+        "'builtin', 'hub', or a folder that exists",
+    ),
+    "n_prompts": (int, lambda n: n >= 1, "a whole number from 1"),
+    "shots": (int, lambda n: n >= 0, "a whole number from 0"),
+    "limit": (int | None, lambda n: n is None or n >= 1, "a whole number from 1, or none for all rows"),
+    "sparsity": (float | str, _is_sparsity, "a share from 0 to below 1, such as 0.3, or 'n:m', such as '2:4'"),
+    "sparsities": (
+        list[float | str],
+        lambda values: values and all(map(_is_sparsity, values)),
+        "a list of shares from 0 to below 1 or of 'n:m', such as [0.1, 0.3]",
+    ),
+    "seed": (int, lambda n: n >= 0, "a whole number from 0"),
+    "max_new_tokens": (int, lambda n: n >= 1, "a whole number from 1"),
+    "output_dir": (str, bool, "the path of a folder, which is made if need be"),
+}
+
+
+def check_parameters(namespace: dict) -> dict:
+    """Check a notebook's parameters in the cell after them: ``globals().update(check_parameters(globals()))``.
+
+    Parameters
+    ----------
+    namespace : dict
+        The notebook's ``globals()``.  Its annotated names (``limit: int = 60``) are the parameters.  Other plain
+        data in it was injected under a wrong name: papermill passes on any.
+
+    Returns
+    -------
+    dict
+        Every parameter, of its type in :data:`DOMAINS` or else its annotated one.  Lists (``'["fr", "sw"]'``,
+        ``'fr,sw'``) and numbers given as text are read.
+
+    Raises
+    ------
+    ValueError
+        A name that is not declared, with the closest one; a value of another type or outside of :data:`DOMAINS`,
+        with what is allowed.
+    """
+    # From Python 3.14 on, annotations are made when asked for, by a function whose argument 1 asks for values.
+    make = namespace.get("__annotate__")
+    kinds = dict(make(1) if make else namespace.get("__annotations__", {}))
+    if "_parameters_checked" not in namespace:  # when cells are run again, the notebook's own variables are there too
+        for name, value in namespace.items():
+            plain = value is None or isinstance(value, (bool, int, float, str, list, tuple, dict))
+            if plain and not name.startswith("_") and name not in {"In", "Out", *kinds}:
+                raise ValueError(_unknown(name, kinds))
+    checked = {name: _checked(name, namespace[name], kind) for name, kind in kinds.items() if name in namespace}
+    namespace["_parameters_checked"] = True
+    return checked
+
+
+def _checked(name: str, value: object, kind: object) -> object:
+    kind, fits, allowed = DOMAINS.get(name, (kind, lambda value: True, getattr(kind, "__name__", str(kind))))
+    try:
+        result = _coerced(value, kind)
+        if not fits(result):
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"{name} is {value!r}. Allowed: {allowed}.") from None
+    return result
+
+
+def _coerced(value: object, kind: object) -> object:
+    """``value`` as the type ``kind``, or ValueError."""
+    if isinstance(kind, types.UnionType):
+        for option in sorted(typing.get_args(kind), key=lambda option: option is str):  # text if nothing else fits
+            try:
+                return _coerced(value, option)
+            except ValueError:
+                continue
+    elif typing.get_origin(kind) is list:
+        if isinstance(value, str):
+            value = [part.strip(" '\"") for part in value.strip(" []").split(",") if part.strip()]
+        if isinstance(value, (list, tuple)):
+            return [_coerced(item, typing.get_args(kind)[0]) for item in value]
+    elif isinstance(value, str) and kind is not str:
+        text = value.strip().lower()
+        if kind in (int, float):
+            return kind(text)
+        words = {bool: {"true": True, "false": False}, types.NoneType: {"none": None, "null": None}}
+        if text in words.get(kind, ()):
+            return words[kind][text]
+    elif kind is float and type(value) is int:
+        return float(value)
+    elif type(value) is kind:
+        return value
+    raise ValueError
+
+
+def _unknown(name: str, allowed: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, allowed, n=1)
+    meant = f" Did you mean {close[0]!r}?" if close else ""
+    return f"There is no parameter {name!r}.{meant} Parameters: {', '.join(allowed) or 'none'}."
+
+
+# -- results cached by content ----------------------------------------------------------------------------------
+
+
+def _digest_of_files(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _package_files(*without: str) -> list[Path]:
+    package = Path(__file__).parent
+    sources = [file for file in package.glob("*.py") if file.stem not in without]
+    return sources + [file for file in (package / "corpus").rglob("*") if file.is_file()]
+
+
+# Read on import, with the code that will run: an edit made later must not claim this code's results.
+_CODE = {
+    "package": _digest_of_files(_package_files("__init__", "cli", "plots", "runs")),
+    **{name: importlib.metadata.version(name) for name in ("torch", "transformers", "datasets")},
+}
+
+
+def cached(function: Callable) -> Callable:
+    """``function``, with its results kept on disk: ``cached(evaluate)(lm, "nli", "fr", limit=60)``.
+
+    A result is found again if the function, this package's sources and all arguments are the same, however they
+    are passed.  Arguments may be plain data; objects with a ``fingerprint``, which stands for them (so a pruned
+    model never gets a dense one's results); data sets, data frames, arrays, and a folder as ``source``, which
+    count by content.  Results may be JSON data (tuples come back as lists), an array, a data frame, or an object
+    with ``save(path)`` and a class method ``load(path)``.  Anything else raises TypeError.
+
+    Results lie in ``cache_dir()/results``.  A damaged one is computed again.
+    """
+    signature = inspect.signature(function)
+    name = f"{function.__module__}.{function.__qualname__}"
+    # A function of a notebook is not among the sources of the package.
+    code = _CODE if name.startswith(__package__) else _CODE | {"source": inspect.getsource(function)}
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        arguments = {key: _described(value, key) for key, value in bound.arguments.items()}
+        stem = cache_dir() / "results" / name / _digest([name, code, arguments])
+        for file in stem.parent.glob(f"{stem.name}.*"):
+            try:
+                return _load(file)
+            except Exception:  # damaged, in whatever way
+                file.unlink(missing_ok=True)
+        value = function(*args, **kwargs)
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        return _load(_save(value, stem))  # as the next call will get it
+
+    return call
+
+
+def _described(value: object, name: str = "") -> object:
+    """A JSON form of an argument that is the same exactly if the content is."""
+    if hasattr(value, "fingerprint"):
+        return {"fingerprint": value.fingerprint}
+    if isinstance(value, datasets.Dataset):
+        return {"dataset": {column: _described(value[column][:]) for column in value.column_names}}
+    if isinstance(value, (pd.DataFrame, pd.Series)):
+        content = pd.util.hash_pandas_object(value).to_numpy().tobytes()
+        return {"pandas": [str(value.axes), hashlib.sha256(content).hexdigest()]}
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        content = hashlib.sha256(np.ascontiguousarray(value)).hexdigest()
+        return {"array": [str(value.dtype), value.shape, content]}
+    if isinstance(value, Path) or (name == "source" and Path(str(value)).expanduser().is_dir()):
+        path = Path(value).expanduser()
+        return {"files": _digest_of_files([path] if path.is_file() else filter(Path.is_file, path.rglob("*")))}
+    if isinstance(value, Mapping):
+        return {"mapping": sorted(([_described(k), _described(v)] for k, v in value.items()), key=json.dumps)}
+    if isinstance(value, (list, tuple)):
+        return [_described(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{name or 'an item'} is a {type(value).__name__}, which cannot be compared by content: not cached.")
+
+
+def _digest(description: object) -> str:
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _save(value: object, stem: Path) -> Path:
+    """Write ``value`` to ``stem`` and an ending that says how to read it."""
+    kind = type(value)
+    if hasattr(value, "save") and hasattr(kind, "load"):
+        ending, write = f"{kind.__module__}.{kind.__qualname__}", value.save
+    elif isinstance(value, pd.DataFrame):
+        ending, write = "parquet", value.to_parquet
+    elif isinstance(value, np.ndarray):
+        ending, write = "npy", functools.partial(_save_array, value)
+    else:
+        try:
+            ending, write = "json", functools.partial(Path.write_text, data=json.dumps(value), encoding="utf-8")
+        except TypeError as error:
+            raise TypeError(f"A result of type {kind.__name__} cannot be cached: {error}.") from None
+    file = stem.with_name(f"{stem.name}.{ending}")
+    with _written_beside(file) as beside:
+        write(beside)
+    return file
+
+
+def _save_array(value: np.ndarray, path: Path) -> None:
+    with path.open("wb") as out:  # given a path, numpy would add an ending
+        np.save(out, value, allow_pickle=False)
+
+
+def _load(file: Path) -> object:
+    ending = file.name.partition(".")[2]
+    if ending == "json":
+        return json.loads(file.read_text(encoding="utf-8"))
+    if ending in ("npy", "parquet"):
+        return np.load(file) if ending == "npy" else pd.read_parquet(file)
+    return pydoc.locate(ending).load(file)
+
+
+@contextmanager
+def _written_beside(path: Path):
+    """A path to write to.  What is there takes the name ``path`` only if all went well."""
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+# -- results to keep --------------------------------------------------------------------------------------------
+
+
+def save_results(
+    name: str,
+    results: dict,
+    *,
+    output_dir: str | Path,
+    parameters: dict,
+    lm=None,
+    data=None,
+    started: float | None = None,
+) -> Path:
+    """Write a chapter's numbers to ``output_dir/name.json``; return that path.
+
+    The file has two parts: ``results``, which two runs are compared by, and ``provenance``.
+
+    Parameters
+    ----------
+    name : str
+        Of the notebook, such as ``"03_pruning"``.
+    results : dict
+        JSON data, numpy numbers and arrays.  Numbers are rounded to 10 significant digits.
+    parameters : dict
+        Those of the notebook.
+    lm : LanguageModel, optional
+        Its fingerprint is that of its weights now.
+    data : optional
+        A data set or a dict of them, described by a digest of the content.
+    started : float, optional
+        ``time.perf_counter()`` at the start, for the wall time.
+
+    Raises
+    ------
+    ValueError
+        A number is not finite.
+    TypeError
+        A value is of another type.
+    """
+    provenance = {
+        "package": importlib.metadata.version("mlprune_helpers"),
+        "parameters": parameters,
+        "seed": parameters.get("seed"),
+        "model": lm and {"name": lm.name, "fingerprint": lm.fingerprint},
+        "data": None if data is None else _digest(_described(data, "data")),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": lm and str(lm.device),
+        "wall_seconds": None if started is None else round(time.perf_counter() - started, 1),
+        "peak_memory_mb": _peak_memory_mb(),
+        "python": platform.python_version(),
+        "torch": _CODE["torch"],
+        "transformers": _CODE["transformers"],
+    }
+    content = {"results": _rounded(results, "results"), "provenance": provenance}
+    path = Path(output_dir) / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _written_beside(path) as beside:
+        beside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def _rounded(value: object, where: str) -> object:
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _rounded(item, f"{where}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} is {value}. Results are finite: leave it out, or say None.")
+        return float(f"{value:.10g}")
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    raise TypeError(f"{where} is a {type(value).__name__}. Results are dicts, lists, arrays, text and numbers.")
+
+
+def _peak_memory_mb() -> float | None:
+    """Of this process since its start; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+# -- executing notebooks ----------------------------------------------------------------------------------------
+
+#: Environment of the kernel.  Bars and advice would land on the published page as error output.
+QUIET = {
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+
+class NotebookFailed(RuntimeError):
+    """A cell raised an error, or the kernel died.  The message names notebook, cell and error."""
+
+
+@dataclass
+class Run:
+    """One notebook, executed now, or before (``skipped``) from the same inputs."""
+
+    notebook: str
+    seconds: float
+    peak_mb: float
+    skipped: bool = False
+
+
+def run_book(
+    notebooks: Sequence[str | Path],
+    profile: str = "default",
+    build_dir: str | Path = "_build",
+    *,
+    report: Callable[[str], None] = lambda line: None,
+    progress: bool = False,
+) -> list[Run]:
+    """Execute notebooks into ``build_dir/profile/notebooks``, their results into ``build_dir/profile/results``.
+
+    ``report`` is called with a line of text per notebook.  Raises at the first failure, as :func:`run_notebook`.
+    """
+    build, runs = Path(build_dir) / profile, []
+    for path in map(Path, notebooks):
+        chosen = {"output_dir": (build / "results").as_posix()} if "output_dir" in _declared(path) else {}
+        output = build / "notebooks" / path.name
+        run = run_notebook(path, output, profile=profile, parameters=chosen, progress=progress)
+        report(f"{run.notebook}: " + ("up to date" if run.skipped else f"{run.seconds:.0f} s, {run.peak_mb:,.0f} MB"))
+        runs.append(run)
+    return runs
+
+
+def run_notebook(
+    path: str | Path,
+    output: str | Path,
+    *,
+    profile: str = "default",
+    parameters: dict | None = None,
+    progress: bool = False,
+) -> Run:
+    """Execute a notebook into ``output``, unless that is up to date.
+
+    The kernel is that of this Python and works in the current folder, as with the command ``papermill``.
+
+    Parameters
+    ----------
+    path, output : path
+        ``output`` appears when all cells have run.  A JSON file beside it tells its inputs, by which it is up to
+        date or not: the notebook, its parameters, this package, and the ``requirements.lock`` above the notebook.
+    profile : str
+        A file in the folder ``profiles`` beside the notebook.  Parameters that only other notebooks declare are
+        left out.
+    parameters : dict, optional
+        Over those of the profile.
+    progress : bool
+        Show a bar.
+
+    Raises
+    ------
+    ValueError
+        A parameter, or a name in the profile, that is not declared.
+    NotebookFailed
+        What ran is kept beside ``output`` as ``*.failed.ipynb``.
+    """
+    path, output = Path(path), Path(output)
+    declared = _declared(path)
+    for name in parameters or {}:
+        if name not in declared:
+            raise ValueError(f"{path.name}: {_unknown(name, declared)}")
+    profiled = {name: value for name, value in _profile(path, profile).items() if name in declared}
+    effective = profiled | (parameters or {})
+    cells = [[cell.cell_type, cell.source, cell.metadata] for cell in nbformat.read(path, as_version=4).cells]
+    locks = [folder / "requirements.lock" for folder in path.absolute().parents]
+    inputs = _digest([cells, effective, _digest_of_files([*_package_files(), *filter(Path.is_file, locks)])])
+    stamp = output.with_suffix(".json")
+    if output.exists() and stamp.exists():
+        made = json.loads(stamp.read_text(encoding="utf-8"))
+        if made["inputs"] == inputs:
+            return Run(**made["run"], skipped=True)
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    running, failed = output.with_suffix(".running.ipynb"), output.with_suffix(".failed.ipynb")
+    for old in (stamp, failed):
+        old.unlink(missing_ok=True)
+    started = time.perf_counter()
+    try:
+        peak_mb = _execute(path, running, effective, progress)
+        running.replace(output)
+    except (papermill.PapermillExecutionError, DeadKernelError) as error:
+        running.replace(failed)
+        raise NotebookFailed(f"{path.name}, {_failure(failed, error)}\nWhat ran is in {failed}") from None
+    finally:
+        running.unlink(missing_ok=True)
+    run = {"notebook": path.stem, "seconds": round(time.perf_counter() - started, 1), "peak_mb": round(peak_mb)}
+    with _written_beside(stamp) as beside:
+        beside.write_text(json.dumps({"inputs": inputs, "parameters": effective, "run": run}, indent=1))
+    return Run(**run)
+
+
+def _execute(path: Path, running: Path, parameters: dict, progress: bool) -> float:
+    """Run all cells; return the largest memory of the kernel and its children, in MB."""
+    this, peak = psutil.Process(), 0
+    others = set(this.children(recursive=True))
+
+    def kernel() -> set[psutil.Process]:
+        return set(this.children(recursive=True)) - others
+
+    options = {"kernel_name": "python3", "progress_bar": progress, "extra_arguments": ["--log-level=CRITICAL"]}
+    # First in the search path, so that a kernel which the reader registered under that name is not taken.
+    search = os.pathsep.join(filter(None, [f"{sys.prefix}/share/jupyter", os.environ.get("JUPYTER_PATH")]))
+    # In a thread, because in the main one nbclient takes Ctrl-C to itself: here it ends the build.
+    with _environment(QUIET | {"JUPYTER_PATH": search}), ThreadPoolExecutor(1) as thread:
+        job = thread.submit(papermill.execute_notebook, str(path), str(running), parameters, **options)
+        try:
+            while not job.done():
+                peak = max(peak, sum(map(_memory, kernel())))
+                time.sleep(0.2)
+        except BaseException:
+            for process in kernel():
+                process.kill()
+            raise
+        job.result()
+    return peak / 2**20
+
+
+def _memory(process: psutil.Process) -> int:
+    try:
+        return process.memory_info().rss
+    except psutil.Error:  # it ended since it was listed
+        return 0
+
+
+@contextmanager
+def _environment(variables: dict[str, str]):
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            os.environ.pop(name)
+        os.environ.update(before)
+
+
+def _failure(failed: Path, error: Exception) -> str:
+    """Which cell of the source failed, and how."""
+    added = {"papermill-error-cell-tag", "injected-parameters"}
+    cells = [c for c in nbformat.read(failed, as_version=4).cells if not added & set(c.metadata.get("tags", []))]
+    at = max((i for i, c in enumerate(cells) if c.metadata.get("papermill", {}).get("start_time")), default=0)
+    line = (cells[at].source.strip().splitlines() or [""])[0]
+    dead = "the kernel died, most often for lack of memory"
+    what = dead if isinstance(error, DeadKernelError) else f"{error.ename}: {error.evalue}"
+    return f"cell {at + 1} ({line}): {what}"
+
+
+def _declared(path: Path) -> list[str]:
+    """Names annotated in the cell tagged ``parameters``."""
+    cells = [c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
+    statements = ast.parse("\n".join(cell.source for cell in cells)).body
+    return [s.target.id for s in statements if isinstance(s, ast.AnnAssign)]
+
+
+def _profile(path: Path, profile: str) -> dict:
+    """Parameters of a profile for one notebook: the common ones, and its own under ``notebooks: {name: ...}``."""
+    file = path.parent / "profiles" / f"{profile}.yml"
+    if not file.is_file():
+        names = ", ".join(sorted(other.stem for other in file.parent.glob("*.yml"))) or "none"
+        raise ValueError(f"There is no profile {profile!r} in {file.parent}. Profiles: {names}.")
+    common = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    own = common.pop("notebooks", {})
+    known = {other.stem: _declared(other) for other in sorted(path.parent.glob("*.ipynb"))}
+    sections = [(common, {name for names in known.values() for name in names})]
+    sections += [(values, known.get(notebook, ())) for notebook, values in own.items()]
+    for values, allowed in sections:
+        for name in values:
+            if name not in allowed:
+                raise ValueError(f"{file}: {_unknown(name, sorted(allowed))}")
+    return common | own.get(path.stem, {})
+
+
+def time_table(runs: Sequence[Run]) -> str:
+    """Time and peak memory of each run and of all, as lines of text."""
+    total = Run("all", sum(run.seconds for run in runs), max(run.peak_mb for run in runs))
+    width = max(len(run.notebook) for run in [*runs, total])
+    lines = [f"{'':{width}}  time (s)  peak memory (MB)"]
+    for run in [*runs, total]:
+        note = "  (up to date)" if run.skipped else ""
+        lines.append(f"{run.notebook:{width}}  {run.seconds:8.0f}  {run.peak_mb:16,.0f}{note}")
+    return "\n".join(lines)
