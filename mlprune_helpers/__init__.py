@@ -2,7 +2,7 @@
 
 from . import plots
 from .activations import ActivationStats, collect_activations
-from .data import BOOK_LANGUAGES, LANGUAGES, TASKS, DataError, load_parallel, load_task
+from .data import BOOK_LANGUAGES, LANGUAGES, TASKS, DataError, load_code, load_parallel, load_task
 from .evaluation import Evaluation, evaluate, right_language, translate
 from .features import (
     logit_lens,

@@ -262,6 +262,12 @@ def load_task(
     return Dataset.from_list(examples)
 
 
+def load_code() -> list[str]:
+    """Functions of this book's own package, as they were when the sample was drawn: prompts of program code."""
+    with (CORPUS / "code" / "python.jsonl").open(encoding="utf-8") as lines:
+        return [json.loads(line)["text"] for line in lines]
+
+
 # -- sources ----------------------------------------------------------------------------------------------------
 
 

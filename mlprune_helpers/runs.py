@@ -31,7 +31,7 @@ import pandas as pd
 import psutil
 import yaml
 
-from .data import LANGUAGES
+from .data import LANGUAGES, TASKS
 from .models import cache_dir, written_beside
 from .pruning import parse_sparsity
 
@@ -51,9 +51,15 @@ DOMAINS: dict[str, tuple[object, Callable[[typing.Any], bool], str]] = {
         lambda source: source in ("builtin", "hub") or Path(source).expanduser().is_dir(),
         "'builtin', 'hub', or a folder that exists",
     ),
+    "tasks": (
+        list[str],
+        lambda names: names and len(set(names)) == len(names) and set(names) <= set(TASKS),
+        f"a list without repetition of {', '.join(TASKS)}",
+    ),
     "n_prompts": (int, lambda n: n >= 1, "a whole number from 1"),
     "shots": (int, lambda n: n >= 0, "a whole number from 0"),
     "limit": (int | None, lambda n: n is None or n >= 1, "a whole number from 1, or none for all rows"),
+    "n_sentences": (int, lambda n: n >= 1, "a whole number from 1"),
     "sparsity": (float | str, lambda s: parse_sparsity(s) is not None, "a share from 0 to below 1, or 'n:m' such as '2:4'"),
     "sparsities": (
         list[float | str],
@@ -201,7 +207,7 @@ def _described(value: object, name: str = "") -> object:
         return {"files": _digest_of_files([path] if path.is_file() else filter(Path.is_file, path.rglob("*")))}
     if isinstance(value, Mapping):
         return {"mapping": sorted(([_described(k), _described(v)] for k, v in value.items()), key=json.dumps)}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, datasets.Column)):
         return [_described(item) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
