@@ -319,14 +319,17 @@ def _folder_rows(folder: Path, task: str, language: str, split: str | None) -> l
 
 def _ntrex(languages: list[str]) -> dict[str, list[str]]:
     raw = _from_hub("mteb/NTREX", None, "test", None)
-    return {language: list(raw[NTREX_CODES[language]]) for language in languages}
+    if missing := [language for language in languages if NTREX_CODES[language] not in raw.column_names]:
+        raise DataError(f"mteb/NTREX has no {', '.join(missing)}; it has columns {', '.join(raw.column_names)}.")
+    return {language: raw[NTREX_CODES[language]][:] for language in languages}
 
 
 def _flores_plus(languages: list[str], split: str | None) -> Dataset:
     parts = {"dev": ["dev"], "test": ["devtest"], None: ["dev", "devtest"]}[split]
     columns = {}
     for language in languages:
-        raw = {p: _from_hub("openlanguagedata/flores_plus", FLORES_CODES[language], p, None).sort("id") for p in parts}
+        raw = {p: _from_hub("openlanguagedata/flores_plus", FLORES_CODES[language], p, None) for p in parts}
+        raw = {part: rows.to_pandas().sort_values("id") for part, rows in raw.items()}
         ids = [f"flores-{part}-{i}" for part, rows in raw.items() for i in rows["id"]]
         if columns.setdefault("id", ids) != ids:
             raise DataError(f"flores_plus has other sentences in {language!r} than in {languages[0]!r}: leave one out.")
