@@ -186,10 +186,7 @@ def load_parallel(
     datasets.Dataset
         Column ``id`` and one column a language.
 
-    Raises
-    ------
-    DataError
-        Naming the language, set or line that is missing.
+    Raises DataError, naming the language, set or split that is missing, and what there is.
     """
     languages = _checked_languages(languages)
     if split not in (None, "dev", "test"):
@@ -213,13 +210,7 @@ def load_parallel(
 
 
 def load_task(
-    task: str,
-    language: str,
-    source: str = "builtin",
-    *,
-    split: str | None = None,
-    limit: int | None = None,
-    seed: int = 0,
+    task: str, language: str, source: str = "builtin", *, split: str | None = None, limit: int | None = None, seed: int = 0
 ) -> Dataset:
     """Rows of a multiple-choice task in one language.
 
@@ -238,10 +229,7 @@ def load_task(
     datasets.Dataset
         ``id``, ``group`` (rows that are not independent share it), ``label`` and the task's fields.
 
-    Raises
-    ------
-    DataError
-        Naming the task, language, split, column or label that is wrong, and what is allowed.
+    Raises DataError, naming the task, language, split, column or label that is wrong, and what is allowed.
     """
     if task not in TASKS:
         raise DataError(f"task is {task!r}; allowed: {', '.join(TASKS)}.")
@@ -342,12 +330,8 @@ def _hub_rows(task: str, language: str, split: str | None) -> Dataset:
     if declared.hub is None:
         raise DataError(f"{task} is part of the built-in corpus, not of the hub: pass source='builtin'.")
     repository, configuration, revision = declared.hub
-    return _from_hub(
-        repository.format(language=language),
-        configuration and configuration.format(language=language),
-        split or declared.splits[0],
-        revision,
-    )
+    configuration = configuration and configuration.format(language=language)
+    return _from_hub(repository.format(language=language), configuration, split or declared.splits[0], revision)
 
 
 def _from_hub(repository: str, configuration: str | None, split: str, revision: str | None) -> Dataset:
