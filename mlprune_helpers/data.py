@@ -338,10 +338,10 @@ def _from_hub(repository: str, configuration: str | None, split: str, revision: 
     try:
         return load_dataset(repository, configuration, split=split, revision=revision)
     except Exception as error:  # datasets raises many kinds; each means the same next steps
+        told = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise DataError(
-            f"Cannot load {repository} ({configuration or 'default'}, {split}) from the hub: {str(error).splitlines()[0][:200]} "
-            "Check the network; a gated set needs its terms accepted on its page and: hf auth login. "
-            "Or pass source='builtin' or a folder."
+            f"Cannot load {repository} ({configuration or 'default'}, {split}) from the hub: {told} Check the network; "
+            "a gated set needs its terms accepted on its page and: hf auth login. Or pass source='builtin' or a folder."
         ) from error
 
 

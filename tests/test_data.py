@@ -280,3 +280,9 @@ def test_flores_plus_is_aligned_by_id(hub):
 def test_what_the_hub_refuses_is_named_with_next_steps(hub, call):
     with pytest.raises(DataError, match=r"Cannot load \S+ \(.*\) from the hub: .*doesn't exist on the Hub. Check the network.*hf auth login"):
         call()
+
+
+def test_an_error_without_words_is_told_by_its_kind(monkeypatch):
+    monkeypatch.setattr(data, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(TimeoutError()))
+    with pytest.raises(DataError, match="from the hub: TimeoutError Check the network"):
+        mh.load_task("xnli", "en", "hub")
