@@ -9,6 +9,7 @@ The built-in corpus lies inside the package in the layout that ``source=FOLDER``
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ FLORES_CODES = {
     "ru": "rus_Cyrl", "ta": "tam_Taml", "te": "tel_Telu", "th": "tha_Thai", "tr": "tur_Latn", "ur": "urd_Arab",
     "vi": "vie_Latn",
 }  # fmt: skip
-NTREX_CODES = FLORES_CODES | {"zh": "zho_Hans", "et": "est_Latn"}
+NTREX_CODES = FLORES_CODES | {"zh": "zho_Hans", "et": "est_Latn", "sw": "swa_Latn"}
 
 #: Lines from the start of a one-file parallel set that count as "dev"; the rest is "test".
 DEV_LINES = {"sentences": 140, "ntrex": 600}
@@ -185,35 +186,31 @@ def load_parallel(
     datasets.Dataset
         Column ``id`` and one column a language.
 
-    Raises
-    ------
-    DataError
-        Naming the language, set or line that is missing.
+    Raises DataError, naming the language, set or split that is missing, and what there is.
     """
     languages = _checked_languages(languages)
     if split not in (None, "dev", "test"):
         raise DataError(f"split is {split!r}; allowed: 'dev', 'test', or None for both.")
-    if source == "hub":
-        name = name or "ntrex"
-        columns = _hub_parallel(languages, name, split)
-        if name == "flores_plus":
-            return Dataset.from_dict(columns)
-    else:
+    if source != "hub":
         name, columns = _folder_parallel(languages, _folder(source), name)
-    n = len(columns["id"])
+    elif name == "flores_plus":
+        return _flores_plus(languages, split)
+    elif name in (None, "ntrex"):
+        name, columns = "ntrex", _ntrex(languages)
+    else:
+        raise DataError(f"name is {name!r}; allowed on the hub: 'ntrex', 'flores_plus'.")
+    lengths = {language: len(lines) for language, lines in columns.items()}
+    n = min(lengths.values())
+    if n < max(lengths.values()):
+        raise DataError(f"{name} is not parallel: lines by language {lengths}. Line n of every file must say the same.")
     cut = DEV_LINES.get(name, int(0.6 * n))
     part = {None: slice(None), "dev": slice(cut), "test": slice(cut, None)}[split]
+    columns = {"id": [f"{name}-{i + 1}" for i in range(n)], **columns}
     return Dataset.from_dict({key: values[part] for key, values in columns.items()})
 
 
 def load_task(
-    task: str,
-    language: str,
-    source: str = "builtin",
-    *,
-    split: str | None = None,
-    limit: int | None = None,
-    seed: int = 0,
+    task: str, language: str, source: str = "builtin", *, split: str | None = None, limit: int | None = None, seed: int = 0
 ) -> Dataset:
     """Rows of a multiple-choice task in one language.
 
@@ -222,8 +219,8 @@ def load_task(
     task : str
         A key of ``TASKS``.
     limit : int, optional
-        At most so many rows: whole groups, drawn with ``seed``, the same ones in every language of a parallel
-        task.
+        At most so many rows, but at least one group: whole groups, drawn with ``seed``, the same ones in every
+        language of a parallel task.
     source, split
         ``"builtin"``, ``"hub"`` or a folder with ``TASK/SPLIT.LANG.jsonl``; default: the task's first split there.
 
@@ -232,10 +229,7 @@ def load_task(
     datasets.Dataset
         ``id``, ``group`` (rows that are not independent share it), ``label`` and the task's fields.
 
-    Raises
-    ------
-    DataError
-        Naming the task, language, split, column or label that is wrong, and what is allowed.
+    Raises DataError, naming the task, language, split, column or label that is wrong, and what is allowed.
     """
     if task not in TASKS:
         raise DataError(f"task is {task!r}; allowed: {', '.join(TASKS)}.")
@@ -249,12 +243,12 @@ def load_task(
         converted = declared.convert(row) if declared.convert else row
         if converted is None:
             continue
-        row = {"id": str(row.get("id", i)), **{k: v for k, v in converted.items() if k != "id"}}
-        missing = [f for f in (*declared.fields, "label") if f not in row]
-        if missing:
-            raise DataError(f"{task} in {language!r}, row {i}: no {missing}; a row needs {(*declared.fields, 'label')}.")
+        row = {**converted, "id": str(row.get("id", i))}
+        where, needed = f"{task} in {language!r}, row {i}", (*declared.fields, "label")
+        if missing := [name for name in needed if name not in row]:
+            raise DataError(f"{where}: no {', '.join(missing)}; a row needs {', '.join(needed)}.")
         if row["label"] not in range(len(declared.labels)):
-            raise DataError(f"{task} in {language!r}, row {i}: label is {row['label']!r}; allowed: 0 to {len(declared.labels) - 1}.")
+            raise DataError(f"{where}: label is {row['label']!r}; allowed: 0 to {len(declared.labels) - 1}.")
         group = str(declared.group(i, row)) if declared.group else row["id"]
         examples.append({"id": row["id"], "group": group, "label": row["label"], **{f: row[f] for f in declared.fields}})
     if limit is not None:
@@ -288,52 +282,53 @@ def _folder(source: str | Path) -> Path:
     return folder
 
 
-def _folder_parallel(languages: list[str], folder: Path, name: str | None) -> tuple[str, dict[str, list]]:
+def _folder_parallel(languages: list[str], folder: Path, name: str | None) -> tuple[str, dict[str, list[str]]]:
     sets = sorted({path.parent.name for path in folder.glob("*/*.txt")})
     if name is None and len(sets) == 1:
-        name = sets[0]
+        (name,) = sets
     if name not in sets:
         raise DataError(f"{folder}: parallel set {name!r}; there are: {', '.join(sets) or 'none (NAME/LANG.txt)'}.")
-    columns = {}
-    for language in languages:
-        path = folder / name / f"{language}.txt"
-        if not path.exists():
-            there = sorted(p.stem for p in path.parent.glob("*.txt"))
-            raise DataError(f"{name} has no {language!r}; it has: {', '.join(there)}.")
-        columns[language] = path.read_text(encoding="utf-8").splitlines()
-    lengths = {language: len(lines) for language, lines in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise DataError(f"{name} is not parallel: lines by language {lengths}.")
-    (n,) = set(lengths.values())
-    return name, {"id": [f"{name}-{i + 1}" for i in range(n)], **columns}
+    there = {path.stem: path for path in sorted((folder / name).glob("*.txt"))}
+    if missing := [language for language in languages if language not in there]:
+        raise DataError(f"{folder / name} has no {', '.join(missing)}; it has: {', '.join(there)}.")
+    # Not splitlines: it also splits where a text has one of Unicode's rarer line separators.
+    texts = {language: there[language].read_text(encoding="utf-8") for language in languages}
+    return name, {language: text.removesuffix("\n").split("\n") for language, text in texts.items()}
 
 
 def _folder_rows(folder: Path, task: str, language: str, split: str | None) -> list[dict]:
-    splits = sorted({path.name.split(".")[0] for path in (folder / task).glob("*.jsonl")})
-    if split is None:
-        split = next((s for s in TASKS[task].splits if s in splits), None)
-    path = folder / task / f"{split}.{language}.jsonl"
-    if not path.exists():
-        there = sorted(p.name for p in (folder / task).glob("*.jsonl"))
-        raise DataError(f"{folder} has no {task}/{path.name}; it has: {', '.join(there) or 'nothing for this task'}.")
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
+    there = sorted(path.name for path in (folder / task).glob("*.jsonl"))
+    wanted = [f"{s}.{language}.jsonl" for s in (TASKS[task].splits if split is None else [split])]
+    found = [name for name in wanted if name in there]
+    if not found:
+        raise DataError(f"{folder / task} has no {' or '.join(wanted)}; it has: {', '.join(there) or 'nothing'}.")
+    rows = []
+    for i, line in enumerate((folder / task / found[0]).read_text(encoding="utf-8").split("\n"), start=1):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except json.JSONDecodeError as error:
+            raise DataError(f"{folder / task / found[0]}, line {i}: not one JSON object ({error}).") from None
+    return rows
 
 
-def _hub_parallel(languages: list[str], name: str, split: str | None) -> dict[str, list]:
-    if name == "ntrex":
-        raw = _from_hub("mteb/NTREX", None, "test", None)
-        columns = {language: list(raw[NTREX_CODES[language]]) for language in languages}
-        return {"id": [f"ntrex-{i + 1}" for i in range(len(raw))], **columns}
-    if name == "flores_plus":
-        parts = {"dev": ["dev"], "test": ["devtest"], None: ["dev", "devtest"]}[split]
-        columns = {}
-        for language in languages:
-            raw = [_from_hub("openlanguagedata/flores_plus", FLORES_CODES[language], p, None).sort("id") for p in parts]
-            columns["id"] = [f"flores-{part}-{i}" for part, rows in zip(parts, raw) for i in rows["id"]]
-            columns[language] = [text for rows in raw for text in rows["text"]]
-        return columns
-    raise DataError(f"name is {name!r}; allowed on the hub: 'ntrex', 'flores_plus'.")
+def _ntrex(languages: list[str]) -> dict[str, list[str]]:
+    raw = _from_hub("mteb/NTREX", None, "test", None)
+    if missing := [language for language in languages if NTREX_CODES[language] not in raw.column_names]:
+        raise DataError(f"mteb/NTREX has no {', '.join(missing)}; it has columns {', '.join(raw.column_names)}.")
+    return {language: raw[NTREX_CODES[language]][:] for language in languages}
+
+
+def _flores_plus(languages: list[str], split: str | None) -> Dataset:
+    parts = {"dev": ["dev"], "test": ["devtest"], None: ["dev", "devtest"]}[split]
+    columns = {}
+    for language in languages:
+        raw = {p: _from_hub("openlanguagedata/flores_plus", FLORES_CODES[language], p, None) for p in parts}
+        raw = {part: rows.to_pandas().sort_values("id") for part, rows in raw.items()}
+        ids = [f"flores-{part}-{i}" for part, rows in raw.items() for i in rows["id"]]
+        if columns.setdefault("id", ids) != ids:
+            raise DataError(f"flores_plus has other sentences in {language!r} than in {languages[0]!r}: leave one out.")
+        columns[language] = [text for rows in raw.values() for text in rows["text"]]
+    return Dataset.from_dict(columns)
 
 
 def _hub_rows(task: str, language: str, split: str | None) -> Dataset:
@@ -341,34 +336,26 @@ def _hub_rows(task: str, language: str, split: str | None) -> Dataset:
     if declared.hub is None:
         raise DataError(f"{task} is part of the built-in corpus, not of the hub: pass source='builtin'.")
     repository, configuration, revision = declared.hub
-    return _from_hub(
-        repository.format(language=language),
-        configuration and configuration.format(language=language),
-        split or declared.splits[0],
-        revision,
-    )
+    configuration = configuration and configuration.format(language=language)
+    return _from_hub(repository.format(language=language), configuration, split or declared.splits[0], revision)
 
 
 def _from_hub(repository: str, configuration: str | None, split: str, revision: str | None) -> Dataset:
     try:
         return load_dataset(repository, configuration, split=split, revision=revision)
     except Exception as error:  # datasets raises many kinds; each means the same next steps
+        told = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise DataError(
-            f"Cannot load {repository} ({configuration or 'default'}, {split}) from the hub: {str(error).splitlines()[0][:200]} "
-            "Check the network; a gated set needs its terms accepted on its page and: hf auth login. "
-            "Or pass source='builtin' or a folder."
+            f"Cannot load {repository} ({configuration or 'default'}, {split}) from the hub: {told} Check the network; "
+            "a gated set needs its terms accepted on its page and: hf auth login. Or pass source='builtin' or a folder."
         ) from error
 
 
 def _whole_groups(examples: list[dict], limit: int, seed: int) -> list[dict]:
     """Whole groups in a seeded order while they fit into ``limit`` rows (at least one group), in file order."""
-    sizes: dict[str, int] = {}
-    for example in examples:
-        sizes[example["group"]] = sizes.get(example["group"], 0) + 1
-    groups, kept, total = sorted(sizes), set(), 0
-    for i in np.random.default_rng(seed).permutation(len(groups)):
-        if kept and total + sizes[groups[i]] > limit:
-            break
-        kept.add(groups[i])
-        total += sizes[groups[i]]
+    sizes = Counter(example["group"] for example in examples)
+    groups = sorted(sizes)
+    drawn = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))]
+    totals = np.cumsum([sizes[group] for group in drawn])
+    kept = set(drawn[: max(1, np.searchsorted(totals, limit, side="right"))])
     return [example for example in examples if example["group"] in kept]

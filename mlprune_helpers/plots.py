@@ -53,7 +53,8 @@ def matrix_images(matrices: Mapping[str, np.ndarray], *, title: str = "", colour
     figure, axes = plt.subplots(1, len(matrices), figsize=(3.2 * len(matrices), 3.4), squeeze=False, layout="constrained")
     for ax, (name, matrix) in zip(axes[0], matrices.items()):
         boolean = np.asarray(matrix).dtype == bool
-        image = ax.imshow(matrix, cmap="gray_r" if boolean else colours, aspect="auto", interpolation="nearest")
+        look = dict(cmap="gray_r", vmin=0, vmax=1) if boolean else dict(cmap=colours)
+        image = ax.imshow(matrix, **look, aspect="auto", interpolation="nearest")
         ax.set(title=name, xlabel="input feature", ylabel="output row")
         ax.grid(False)
         if not boolean:

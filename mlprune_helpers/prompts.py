@@ -15,21 +15,14 @@ PAIRINGS = ("aligned", "mismatched", "blocks")
 
 
 def build_demonstrations(
-    parallel,
-    source: str,
-    target: str | None = None,
-    *,
-    shots: int = 4,
-    n_prompts: int = 32,
-    pairing: str = "aligned",
-    seed: int = 0,
-    separator: str = "\n",
-) -> list[str]:
+    parallel, source: str, target: str | None = None, *, shots: int = 4, n_prompts: int = 32,
+    pairing: str = "aligned", seed: int = 0, separator: str = "\n",
+) -> list[str]:  # fmt: skip
     """Few-shot prompts of ``shots`` sentences each, in one language or as translation pairs.
 
     Translation: ``French: …<sep>English: …<sep>`` ``shots`` times; monolingual: ``French: …<sep>`` (arXiv
     2409.16911).  The same ``seed``, ``shots`` and ``n_prompts`` choose the same sentences in every form, so forms
-    differ in nothing but their form.
+    differ in nothing but their form.  Prompts share no sentence while the supply lasts; past that a warning says so.
 
     Parameters
     ----------
@@ -38,33 +31,21 @@ def build_demonstrations(
     target : str, optional
         None: monolingual prompts in ``source``.
     pairing : {"aligned", "mismatched", "blocks"}
-        ``"mismatched"``: both languages, but every sentence stands with the partner of a sentence of the next
-        prompt, so no prompt holds a translation.  ``"blocks"``: those same sentences, first all of the source
-        language, then all of the target.
+        ``"mismatched"``: both languages, but every sentence stands with the partner of one from another prompt, so
+        no prompt holds a translation (a lone prompt has its own partners in another order).  ``"blocks"``: those same
+        sentences, first all of the source language, then all of the target.
     separator : str
         After each sentence.  The published code uses the end-of-sequence token.
-
-    Returns
-    -------
-    list of str
-        ``n_prompts`` prompts.  They share no sentence while the supply lasts; past that a warning says so.
     """
-    if pairing not in PAIRINGS:
-        raise ValueError(f"pairing is {pairing!r}; allowed: {', '.join(PAIRINGS)}.")
-    if pairing != "aligned" and (target is None or shots * n_prompts < 2):
-        raise ValueError(f"pairing {pairing!r} needs a target language and at least two sentences.")
+    if pairing not in PAIRINGS or (pairing != "aligned" and target is None):
+        raise ValueError(f"pairing is {pairing!r}; allowed: {', '.join(PAIRINGS)}, and without a target only 'aligned'.")
     if shots < 1 or n_prompts < 1:
         raise ValueError(f"shots is {shots} and n_prompts {n_prompts}; both must be at least 1.")
     for language in (source, target):
         if language is not None and language not in parallel.column_names:
             raise DataError(f"No column {language!r} in these sentences; they have {parallel.column_names}.")
     chosen = _choose(len(parallel), shots, n_prompts, seed)
-    if n_prompts > 1:  # partners come from the next prompt
-        partners = np.roll(chosen, -1, axis=0)
-    else:
-        partners = np.roll(chosen, -1, axis=1)
-    if pairing == "aligned":
-        partners = chosen
+    partners = chosen if pairing == "aligned" else _partners(chosen)
     first = list(parallel[source])
     second = list(parallel[target]) if target else None
     prompts = []
@@ -77,9 +58,7 @@ def build_demonstrations(
     return prompts
 
 
-def translation_prompt(
-    sentence: str, source: str, target: str, demonstrations: str = "", separator: str = "\n"
-) -> str:
+def translation_prompt(sentence: str, source: str, target: str, demonstrations: str = "", separator: str = "\n") -> str:
     """``demonstrations`` followed by the sentence, ending right after ``English:``."""
     return f"{demonstrations}{LANGUAGES[source]}: {sentence}{separator}{LANGUAGES[target]}:"
 
@@ -142,14 +121,14 @@ def run_in_batches(lengths: Sequence[int], token_budget: int, run: Callable[[lis
         size = max(1, token_budget // max(1, lengths[order[0]]))
         try:
             run(order[:size])
+            order = order[size:]
+            continue
         except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator raises a plain one
             if size == 1 or len(order) == 1 or "memory" not in str(error):
                 raise
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            token_budget = min(size, len(order)) * lengths[order[0]] // 2
-            continue
-        order = order[size:]
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # out here, where the error no longer holds the batch's tensors
+        token_budget = min(size, len(order)) * lengths[order[0]] // 2
 
 
 def padded(ids: Sequence[Sequence[int]], device, length: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -157,9 +136,8 @@ def padded(ids: Sequence[Sequence[int]], device, length: int | None = None) -> t
 
     Which id pads does not matter to the real tokens: causal attention never looks right.
     """
-    length = length or max(map(len, ids))
-    tokens = torch.zeros(len(ids), length, dtype=torch.long)
-    mask = torch.zeros(len(ids), length, dtype=torch.long)
+    tokens = torch.zeros(len(ids), length or max(map(len, ids)), dtype=torch.long)
+    mask = torch.zeros_like(tokens)
     for i, row in enumerate(ids):
         tokens[i, : len(row)] = torch.tensor(row)
         mask[i, : len(row)] = 1
@@ -180,3 +158,14 @@ def _choose(supply: int, shots: int, n_prompts: int, seed: int) -> np.ndarray:
         )
     rounds = [rng.permutation(supply)[: per_round * shots].reshape(per_round, shots) for _ in range(-(-n_prompts // per_round))]
     return np.concatenate(rounds)[:n_prompts]
+
+
+def _partners(chosen: np.ndarray) -> list[np.ndarray]:
+    """For each prompt the rows of the next that shares none with it, or else its own in another order."""
+    partners = []
+    for i, own in enumerate(chosen):
+        others = [*chosen[i + 1 :], *chosen[:i], np.roll(own, -1)]
+        partners.append(next((other for other in others if not set(own) & set(other)), others[-1]))
+    if any((own == other).any() for own, other in zip(chosen, partners)):
+        raise ValueError("Mismatched partners need two sentences or more: raise shots or n_prompts.")
+    return partners

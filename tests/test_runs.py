@@ -57,10 +57,13 @@ def test_declared_values_pass_unchanged():
         ("sparsities", "0.1, 2:4", [0.1, "2:4"]),
         ("own_switch", "true", True),
         ("own_number", "3", 3.0),
+        ("own_layers", "1, 2", [1, 2]),
+        ("own_layers", "none", None),
     ],
 )
 def test_values_get_their_type(name, given, expected):
     kinds = {"languages": "list[str]", "sparsities": "list[float]", "own_switch": "bool", "own_number": "float"}
+    kinds["own_layers"] = "list[int] | None"
     result = checked(f"{name}: {kinds.get(name, 'int')} = 1", f"{name} = {given!r}")[name]
     assert result == expected
     assert type(result) is type(expected)
@@ -113,6 +116,11 @@ def test_second_check_in_a_live_notebook_ignores_its_variables():
 def test_annotations_of_python_3_14():
     namespace = {"limit": "7", "__annotate__": lambda form: {1: {"limit": int}}[form], "__annotations__": {}}
     assert check_parameters(namespace) == {"limit": 7}
+
+
+def test_import_needs_nothing_that_executes_notebooks():
+    code = "import mlprune_helpers, sys; print({'papermill', 'nbformat', 'nbclient', 'dask', 'lingua'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
 
 
 # -- cached results -----------------------------------------------------------------------------------------------
@@ -325,7 +333,9 @@ def test_book_runs_with_profile_and_then_only_what_changed(book, tmp_path):
     assert [run.notebook for run in done] == ["one", "two"]
     assert all(run.seconds > 0 and run.peak_mb > 10 and not run.skipped for run in done)
     assert lines[0].startswith("one: ")
-    assert "all" in runs.time_table(done)
+    table = [line.split() for line in runs.time_table([*done, runs.Run("three", 1, 2000.4, skipped=True)]).splitlines()]
+    assert [row[0] for row in table[1:]] == ["one", "two", "three", "all"]
+    assert table[3] == ["three", "1", "2,000", "yes"]
 
     assert [run.skipped for run in run_book(both, "small")] == [True, True]
     book.profile("limit: 6\nshots: 1\n")

@@ -1,0 +1,210 @@
+import re
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mlprune_helpers as mh
+from mlprune_helpers.data import DataError
+from mlprune_helpers.prompts import padded, run_in_batches
+
+FORMS = [
+    dict(),
+    dict(target="fr"),
+    dict(target="fr", pairing="mismatched"),
+    dict(target="fr", pairing="blocks"),
+]
+
+
+def numbers(prompt: str, language: str) -> list[int]:
+    """Which sentences of the fixture ``parallel`` a prompt holds in a language, in order."""
+    return [int(n) for n in re.findall(rf"{language} (\d+)", prompt)]
+
+
+# -- demonstrations ---------------------------------------------------------------------------------------------
+
+
+def test_forms_are_as_in_the_paper(parallel):
+    options = dict(shots=2, n_prompts=1, separator="</s>")
+    (monolingual,) = mh.build_demonstrations(parallel, "fr", **options)
+    (translation,) = mh.build_demonstrations(parallel, "fr", "en", **options)
+    first, second = numbers(monolingual, "french")
+    assert monolingual == f"French: french {first}</s>French: french {second}</s>"
+    assert translation == (
+        f"French: french {first}</s>English: english {first}</s>French: french {second}</s>English: english {second}</s>"
+    )
+
+
+@given(shots=st.integers(1, 6), n_prompts=st.integers(1, 12), seed=st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+def test_every_form_has_the_same_sentences(parallel, shots, n_prompts, seed):
+    forms = FORMS if shots * n_prompts > 1 else FORMS[:2]
+    options = dict(shots=shots, n_prompts=n_prompts, seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = [mh.build_demonstrations(parallel, "en", **options, **form) for form in forms]
+    chosen = [numbers(prompt, "english") for prompt in made[0]]
+    assert len(chosen) == n_prompts and all(len(set(c)) == shots for c in chosen)
+    for prompts in made[1:]:
+        assert [numbers(prompt, "english") for prompt in prompts] == chosen
+    if shots * n_prompts <= len(parallel):  # then every partner stands once in every form, too
+        flat = sorted(n for numbers_of_one in chosen for n in numbers_of_one)
+        assert len(set(flat)) == len(flat)
+        for prompts in made[1:]:
+            assert sorted(n for prompt in prompts for n in numbers(prompt, "french")) == flat
+
+
+@given(shots=st.integers(1, 6), n_prompts=st.integers(1, 60), pairing=st.sampled_from(["mismatched", "blocks"]))
+@settings(max_examples=60, deadline=None)
+def test_mismatched_prompts_hold_no_translation(parallel, shots, n_prompts, pairing):
+    if shots * n_prompts == 1:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        prompts = mh.build_demonstrations(
+            parallel, "en", "fr", shots=shots, n_prompts=n_prompts, pairing=pairing
+        )
+    for prompt in prompts:
+        own, partners = numbers(prompt, "english"), numbers(prompt, "french")
+        assert len(own) == len(partners) == shots
+        assert all(a != b for a, b in zip(own, partners))
+        if n_prompts > 1:
+            assert not set(own) & set(partners)
+
+
+def test_aligned_prompts_hold_nothing_but_translations(parallel):
+    for prompt in mh.build_demonstrations(parallel, "en", "fr", n_prompts=10):
+        assert numbers(prompt, "english") == numbers(prompt, "french")
+
+
+def test_blocks_stand_one_language_after_the_other(parallel):
+    aligned = mh.build_demonstrations(parallel, "en", "fr", shots=3, n_prompts=2, pairing="mismatched")
+    for prompt, other in zip(mh.build_demonstrations(parallel, "en", "fr", shots=3, n_prompts=2, pairing="blocks"), aligned):
+        assert [line.split(":")[0] for line in prompt.splitlines()] == ["English"] * 3 + ["French"] * 3
+        assert sorted(prompt.splitlines()) == sorted(other.splitlines())
+
+
+def test_no_sentence_twice_while_the_supply_lasts_and_a_warning_after(parallel):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prompts = mh.build_demonstrations(parallel, "en", "fr", shots=4, n_prompts=10)
+    assert sorted(n for prompt in prompts for n in numbers(prompt, "english")) == list(range(40))
+    with pytest.warns(UserWarning, match="11 prompts of 4 shots need 44 sentences; there are 40"):
+        more = mh.build_demonstrations(parallel, "en", "fr", shots=4, n_prompts=11)
+    assert more[:10] == prompts
+    assert len(set(more)) == 11
+
+
+def test_the_seed_decides(parallel):
+    one, same, other = (mh.build_demonstrations(parallel, "en", n_prompts=5, seed=seed) for seed in (1, 1, 2))
+    assert one == same != other
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (dict(pairing="shuffled", target="fr"), ValueError, "pairing is 'shuffled'; allowed: aligned, mismatched, blocks"),
+        (dict(pairing="blocks"), ValueError, "pairing is 'blocks'.*without a target only 'aligned'"),
+        (dict(shots=0), ValueError, "shots is 0 and n_prompts 32; both must be at least 1"),
+        (dict(n_prompts=0), ValueError, "n_prompts 0"),
+        (dict(shots=41), DataError, "41 shots asked, but there are only 40 sentences"),
+        (dict(target="sw"), DataError, r"No column 'sw'.*'id', 'en', 'fr'"),
+        (dict(target="fr", pairing="mismatched", shots=1, n_prompts=1), ValueError, "raise shots or n_prompts"),
+    ],
+)
+def test_wrong_demonstrations_are_refused(parallel, arguments, error, message):
+    with pytest.raises(error, match=message):
+        mh.build_demonstrations(parallel, "en", **arguments)
+
+
+def test_translation_prompt_follows_its_demonstrations(parallel):
+    (shown,) = mh.build_demonstrations(parallel, "fr", "en", n_prompts=1)
+    assert mh.translation_prompt("Bonjour.", "fr", "en", shown) == f"{shown}French: Bonjour.\nEnglish:"
+
+
+# -- token ids --------------------------------------------------------------------------------------------------
+
+
+def test_encode_adds_what_the_tokenizer_adds_and_cuts_on_the_right(lm):
+    texts = ["Le chat dort sur la chaise.", "milk"]
+    for side in ("left", "right"):
+        lm.tokenizer.truncation_side = lm.tokenizer.padding_side = side
+        ids = mh.encode(lm, texts)
+        assert ids == [lm.tokenizer(text)["input_ids"] for text in texts]
+        assert mh.encode(lm, texts, max_length=3) == [x[:3] for x in ids]
+
+
+def test_encode_refuses_what_has_no_tokens(load):
+    lm = load("gpt2")  # its tokenizer puts nothing before a text
+    with pytest.raises(ValueError, match="Text 1 has no tokens: ''"):
+        mh.encode(lm, ["a", ""])
+    with pytest.raises(ValueError, match="No texts"):
+        mh.encode(lm, [])
+    with pytest.raises(TypeError, match="put it into a list"):
+        mh.encode(lm, "a text")
+
+
+@given(st.lists(st.lists(st.integers(0, 299), min_size=1, max_size=9), min_size=1, max_size=6), st.integers(0, 3))
+def test_padded_keeps_ids_on_the_left_and_masks_the_rest(ids, extra):
+    length = max(map(len, ids)) + extra
+    tokens, mask = padded(ids, "cpu", length)
+    assert tokens.shape == mask.shape == (len(ids), length)
+    assert tokens.dtype == mask.dtype == torch.long
+    for row, row_mask, expected in zip(tokens, mask, ids):
+        assert row[row_mask.bool()].tolist() == expected
+        assert row_mask.tolist() == [1] * len(expected) + [0] * (length - len(expected))
+    assert padded(ids, "cpu")[0].shape[1] == max(map(len, ids))
+
+
+LENGTHS = st.lists(st.integers(1, 50), max_size=30)
+
+
+@given(LENGTHS, st.integers(1, 200))
+def test_batches_hold_everything_once_longest_first_within_the_budget(lengths, budget):
+    batches = []
+    run_in_batches(lengths, budget, batches.append)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    done = [lengths[i] for batch in batches for i in batch]
+    assert done == sorted(lengths, reverse=True)
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+
+
+@given(LENGTHS, st.integers(1, 1000), st.integers(50, 400))
+def test_batches_are_halved_when_memory_runs_out(lengths, budget, memory):
+    done = []
+
+    def run(batch):
+        if len(batch) * max(lengths[i] for i in batch) > memory:  # never where it is one alone
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        done.extend(batch)
+
+    run_in_batches(lengths, budget, run)
+    assert sorted(done) == list(range(len(lengths)))
+
+
+def test_once_halved_later_batches_are_as_small():
+    tried = []
+
+    def run(batch):
+        tried.append(len(batch))
+        if len(batch) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    run_in_batches([10] * 8, 80, run)
+    assert tried == [8, 4, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("count", "message"), [(1, "CUDA out of memory"), (4, "shapes cannot be multiplied")])
+def test_other_errors_and_a_single_text_too_large_are_raised(count, message):
+    tried = []
+
+    def run(batch):
+        tried.append(len(batch))
+        raise RuntimeError(message)
+
+    with pytest.raises(RuntimeError, match=message):
+        run_in_batches([10] * count, 100, run)
+    assert tried == [count]
