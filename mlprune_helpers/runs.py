@@ -166,7 +166,7 @@ def cached(function: Callable) -> Callable:
 
     Arguments may be plain data; objects with a ``fingerprint``, which stands for them (so a pruned model never gets
     a dense one's results); data sets, data frames, arrays, and a folder as ``source``, which count by content.
-    Results may be JSON data (tuples come back as lists), an array, a data frame, or an object with ``save(path)``
+    Results may be JSON data (tuples, and arrays inside, come back as lists), an array, a data frame, or an object with ``save(path)``
     and a class method ``load(path)``.  Anything else raises TypeError.
     """
     signature = inspect.signature(function)
@@ -225,7 +225,7 @@ def _save(value: object, stem: Path) -> Path:
         ending, write = "npy", functools.partial(np.save, arr=value, allow_pickle=False)
     else:
         try:
-            ending, write = "json", functools.partial(Path.write_text, data=json.dumps(value), encoding="utf-8")
+            ending, write = "json", functools.partial(Path.write_text, data=json.dumps(value, default=np.ndarray.tolist), encoding="utf-8")
         except TypeError as error:
             raise TypeError(f"A result of type {kind.__name__} cannot be cached: {error}.") from None
     file = stem.with_name(f"{stem.name}.{ending}")
