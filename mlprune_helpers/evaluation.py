@@ -1,32 +1,41 @@
-"""Tasks: prompts in, an :class:`Evaluation` out.  Translation of sentences."""
+"""Tasks: prompts in, an :class:`Evaluation` out.  Translation of sentences.  Baselines of the paper."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from . import metrics
 from .data import LANGUAGES, TASKS, load_task
-from .metrics import accuracy, batch_calibrated
 from .models import LanguageModel
-from .prompts import encode, run_in_batches, task_prompts, translation_prompt
+from .prompts import encode, padded, run_in_batches, task_prompts, translation_prompt
 from .scoring import score_choices
+
+CALIBRATIONS = ("raw", "batch", "contextual")
+#: Inputs without content, as in Zhao et al. (arXiv 2102.09690).
+CONTENT_FREE = ("N/A", "[MASK]", "")
 
 
 @dataclass
 class Evaluation:
     """Scores of one model on one task in one language.
 
-    ``scores`` (n, n_choices), ``labels`` (n,), ``rows`` and ``groups`` (n,): identities, the same across languages
-    where the task is parallel.
+    ``scores`` and ``n_tokens`` (tokens scored), ``n_cut`` (tokens that did not fit): (n, n_choices).  ``labels`` (n,).
+    ``rows`` and ``groups`` (n,): identities, the same across languages where the task is parallel.  ``content_free``
+    (inputs, n or 1, n_choices): summed log-likelihoods of the questions without their content.
     """
 
     task: str
@@ -36,11 +45,26 @@ class Evaluation:
     rows: list[str] = field(repr=False)
     groups: list[str] = field(repr=False)
     settings: dict
+    n_tokens: np.ndarray = field(repr=False)
+    n_cut: np.ndarray = field(repr=False)
+    content_free: np.ndarray | None = field(default=None, repr=False)
+
+    def predict(self, calibration: str = "raw") -> np.ndarray:
+        """The choice with the highest score (n,): raw, or after batch (assumes balanced labels) or contextual calibration."""
+        if calibration not in CALIBRATIONS:
+            raise ValueError(f"calibration is {calibration!r}; allowed: {', '.join(CALIBRATIONS)}.")
+        if calibration == "raw":
+            return self.scores.argmax(axis=1)
+        if calibration == "batch":
+            return metrics.batch_calibrated(self.scores).argmax(axis=1)
+        if self.content_free is None:
+            raise ValueError("This evaluation has no content-free scores; evaluate with contextual=True.")
+        sums = self.scores * (self.n_tokens if self.settings["reduction"] == "mean" else 1)
+        return metrics.contextual_calibrated(sums, self.content_free).argmax(axis=1)
 
     @property
     def predictions(self) -> np.ndarray:
-        """The choice with the highest score."""
-        return self.scores.argmax(axis=1)
+        return self.predict()
 
     @property
     def correct(self) -> np.ndarray:
@@ -50,11 +74,15 @@ class Evaluation:
     @property
     def calibrated(self) -> np.ndarray:
         """Bool (n,): correct after batch calibration of the scores, which assumes balanced labels."""
-        return batch_calibrated(self.scores).argmax(axis=1) == self.labels
+        return self.predict("batch") == self.labels
 
     @property
     def accuracy(self) -> float:
-        return accuracy(self.predictions, self.labels)
+        return metrics.accuracy(self.predictions, self.labels)
+
+    @property
+    def macro_f1(self) -> float:
+        return metrics.macro_f1(self.predictions, self.labels, self.scores.shape[1])
 
     @property
     def label_distribution(self) -> dict[str, float]:
@@ -62,21 +90,33 @@ class Evaluation:
         share = np.bincount(self.predictions, minlength=self.scores.shape[1]) / len(self.labels)
         return dict(zip(TASKS[self.task].labels, share.tolist()))
 
+    def rank_consistency(self, other: Evaluation, *, per_row: bool = False) -> float | np.ndarray:
+        """RankC against another language.  Raises ValueError where row n is not the same example in both."""
+        if not TASKS[self.task].parallel or self.task != other.task or self.rows != other.rows or (self.labels != other.labels).any():
+            raise ValueError(
+                f"{self.task} in {self.language!r} and {other.task} in {other.language!r} have no parallel rows, which "
+                f"RankC needs. Parallel tasks: {', '.join(t for t in TASKS if TASKS[t].parallel)}; use the same limit and seed."
+            )
+        return metrics.rank_consistency(self.scores, other.scores, per_row=per_row)
+
     def table(self) -> pd.DataFrame:
         """One row an example."""
         columns = {"task": self.task, "language": self.language, "row": self.rows, "group": self.groups}
         columns |= {"label": self.labels, "prediction": self.predictions, "correct": self.correct, "calibrated": self.calibrated}
-        return pd.DataFrame(columns)
+        columns |= {f"score_{name}": self.scores[:, k] for k, name in enumerate(TASKS[self.task].labels)}
+        return pd.DataFrame(columns | {"n_cut": self.n_cut.max(axis=1)})
 
     def save(self, path: str | Path) -> None:
-        """Write one JSON file."""
-        content = {**vars(self), "scores": self.scores.tolist(), "labels": self.labels.tolist()}
-        Path(path).write_text(json.dumps(content), encoding="utf-8")
+        """Write one JSON file, complete or not at all."""
+        beside = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+        beside.write_text(json.dumps(vars(self), default=np.ndarray.tolist), encoding="utf-8")
+        beside.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return cls(**content | {"scores": np.array(content["scores"]), "labels": np.array(content["labels"])})
+        arrays = ("scores", "labels", "n_tokens", "n_cut", "content_free")
+        return cls(**content | {name: np.array(content[name]) for name in arrays if content[name] is not None})
 
 
 def evaluate(
@@ -87,40 +127,107 @@ def evaluate(
     *,
     split: str | None = None,
     limit: int | None = None,
-    template: str = "paper",
+    template: str | Mapping = "paper",
     reduction: str = "mean",
     span: str = "full",
     shots: int = 0,
     seed: int = 0,
+    contextual: bool | None = None,
+    examples: Dataset | None = None,
+    **options,
 ) -> Evaluation:
     """Zero- or few-shot multiple choice by log-likelihood.
 
-    ``limit`` and ``seed`` choose the rows (see :func:`load_task`), ``reduction`` and ``span`` the score (see
-    :func:`score_choices`); the defaults are the paper's.
+    ``limit`` and ``seed`` choose the rows (see :func:`load_task`), ``template`` and ``shots`` how they are asked (see
+    :func:`task_prompts`), ``reduction``, ``span`` and further options the score (see :func:`score_choices`); the
+    defaults are the paper's.  ``contextual``: also score the questions without content, for contextual calibration;
+    by default where one such question serves all rows.  ``examples``: rows to take instead of loading them.
     """
-    rows = load_task(task, language, source, split=split, limit=limit, seed=seed)
-    prompts, choices = task_prompts(task, rows, template=template, shots=shots, seed=seed)
-    return Evaluation(
-        task=task,
-        language=language,
-        scores=score_choices(lm, prompts, choices, reduction=reduction, span=span),
-        labels=np.array(rows["label"]),
-        rows=list(rows["id"]),
-        groups=list(rows["group"]),
-        settings={"template": template, "reduction": reduction, "span": span, "shots": shots, "limit": limit, "seed": seed},
-    )
+    if examples is None:
+        examples = load_task(task, language, source, split=split, limit=limit, seed=seed)
+    rows = list(examples)
+    ask = functools.partial(task_prompts, task, rows, template=template, language=language, shots=shots, seed=seed)
+    scored = score_choices(lm, *ask(), reduction=reduction, span=span, details=True, **options)
+    content_free = None
+    asked = [(p, tuple(c)) for text in CONTENT_FREE for p, c in zip(*ask(content_free=text))] if contextual is not False else []
+    distinct = list(dict.fromkeys(asked))
+    if contextual or 0 < len(distinct) <= len(CONTENT_FREE):
+        sums = score_choices(lm, *zip(*distinct), reduction="sum", span=span, details=True, **options).scores
+        content_free = np.array([sums[distinct.index(a)] for a in asked]).reshape(len(CONTENT_FREE), len(rows), -1)
+    settings = {"template": template, "reduction": reduction, "span": span, "shots": shots, "limit": limit, "seed": seed}
+    settings |= {"model": lm.name, "fingerprint": lm.fingerprint}
+    identity = {"rows": [row["id"] for row in rows], "groups": [row["group"] for row in rows]}
+    labels = np.array([row["label"] for row in rows])
+    return Evaluation(task, language, scored.scores, labels, **identity, settings=settings, n_tokens=scored.n_tokens, n_cut=scored.n_cut, content_free=content_free)
+
+
+def summarise(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
+    """One row a language, and their average, whose interval resamples groups in all languages at once."""
+    table = []
+    for e in evaluations:
+        row = {"language": e.language, "n": len(e.labels), "n_groups": len(set(e.groups)), "accuracy": e.accuracy}
+        row |= dict(zip(("low", "high"), metrics.bootstrap_interval(e.correct, groups=e.groups)))
+        row |= {f"accuracy_{kind}": metrics.accuracy(e.predict(kind), e.labels) for kind in _calibrations([e])[1:]}
+        row |= {"macro_f1": e.macro_f1} | {f"share_{name}": share for name, share in e.label_distribution.items()}
+        table.append(row | {"n_cut": int((e.n_cut.max(axis=1) > 0).sum())})
+    if len(table) > 1:
+        values, groups, strata = _stacked(evaluations, "raw")
+        low, high = metrics.bootstrap_interval(values, groups=groups, strata=strata)
+        counts = {"n": len(values), "n_groups": len(set(groups)), "n_cut": sum(row["n_cut"] for row in table)}
+        table.append(pd.DataFrame(table).mean(numeric_only=True).to_dict() | counts | {"language": "average", "low": low, "high": high})
+    return pd.DataFrame(table)
+
+
+def compare(before: Sequence[Evaluation], after: Sequence[Evaluation], *, n_resamples: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """Accuracy after minus before, the same rows: a row for every language and their average, raw and calibrated.
+
+    Intervals and p-values resample whole groups, in all languages at once; ``p_holm`` corrects over the languages.
+    Raises ValueError where rows or settings differ.
+    """
+    if len(before) != len(after) or not before:
+        raise ValueError(f"{len(before)} evaluations before and {len(after)} after; as many are needed, at least one.")
+    for a, b in zip(before, after):
+        for name in ("task", "language", "rows", *a.settings):
+            x, y = (e.settings[name] if name in e.settings else getattr(e, name) for e in (a, b))
+            if x != y and name not in ("model", "fingerprint"):
+                raise ValueError(f"{a.task} in {a.language!r}: {name} differs before and after. Evaluate both on the same rows, in the same way.")
+    table = []
+    for kind in _calibrations([*before, *after]):
+        pairs = [(a.language, [a], [b]) for a, b in zip(before, after)] + [("average", before, after)] * (len(before) > 1)
+        results = []
+        for language, a, b in pairs:
+            (x, groups, strata), (y, _, _) = _stacked(a, kind), _stacked(b, kind)
+            c = metrics.paired_bootstrap(x, y, groups=groups, strata=strata, n_resamples=n_resamples, seed=seed)
+            results.append({"language": language, "calibration": kind, **vars(c)})
+        for row, p in zip(results, metrics.holm([row["p_value"] for row in results[: len(before)]])):
+            row["p_holm"] = p
+        table += results
+    return pd.DataFrame(table)
+
+
+def _calibrations(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
+    return CALIBRATIONS if all(e.content_free is not None for e in evaluations) else CALIBRATIONS[:2]
+
+
+def _stacked(evaluations: Sequence[Evaluation], calibration: str) -> tuple[np.ndarray, list[str], list[str]]:
+    """Whether each row is right, its group (the same across languages where rows are parallel), its language."""
+    correct = np.concatenate([e.predict(calibration) == e.labels for e in evaluations])
+    groups = [g if TASKS[e.task].parallel else f"{e.language} {g}" for e in evaluations for g in e.groups]
+    return correct, groups, [e.language for e in evaluations for _ in e.groups]
+
+
+# -- translation ------------------------------------------------------------------------------------------------
 
 
 class _Stop(StoppingCriteria):
-    """Stop a row once its text, from ``start`` on, holds the separator after something else."""
+    """Stop a row once its text, from ``start`` on, holds one of the marks."""
 
-    def __init__(self, tokenizer, start: int, separator: str):
-        self.tokenizer, self.start, self.separator = tokenizer, start, separator
+    def __init__(self, tokenizer, start: int, marks: Sequence[str]):
+        self.tokenizer, self.start, self.marks = tokenizer, start, marks
 
     def __call__(self, input_ids, scores, **kwargs):
         texts = self.tokenizer.batch_decode(input_ids[:, self.start :], skip_special_tokens=True)
-        done = [self.separator in text.lstrip() for text in texts]
-        return torch.tensor(done, device=input_ids.device)
+        return torch.tensor([any(mark in text for mark in self.marks) for text in texts], device=input_ids.device)
 
 
 def translate(
@@ -134,24 +241,26 @@ def translate(
     separator: str = "\n",
     token_budget: int = 4096,
 ) -> list[str]:
-    """Greedy few-shot translation; each output ends at the first separator.
+    """Greedy few-shot translation.
 
-    ``demonstrations``: one prefix for all sentences, or one a sentence; empty for zero-shot.
+    ``demonstrations``: one prefix for all sentences, or one a sentence (``build_demonstrations(…,
+    n_prompts=len(sentences))``); empty for zero-shot.  An output ends at the first separator or where the model starts
+    another pair (``French:``), so a pair it made up is never part of it; nothing before that is an empty output.
     """
     sentences = list(sentences)
     prefixes = [demonstrations] * len(sentences) if isinstance(demonstrations, str) else list(demonstrations)
     if len(prefixes) != len(sentences):
         raise ValueError(f"{len(prefixes)} demonstrations for {len(sentences)} sentences; give one, or one a sentence.")
     ids = encode(lm, [translation_prompt(s, source, target, d, separator) for s, d in zip(sentences, prefixes)])
-    end = lm.tokenizer.eos_token_id
+    marks = (separator, f"{LANGUAGES[source]}:", f"{LANGUAGES[target]}:")
+    fill = lm.tokenizer.eos_token_id or 0  # not the tokenizer's pad token, which may lie outside the model's vocabulary
     outputs: dict[int, str] = {}
     bar = tqdm(total=len(ids), desc=f"{LANGUAGES[source]} to {LANGUAGES[target]}", leave=False)
 
     def run(indices: list[int]) -> None:
         length = max(len(ids[i]) for i in indices)
-        fill = lm.tokenizer.pad_token_id if lm.tokenizer.pad_token_id is not None else end
         # Generation goes on at the right, so padding is on the left here.
-        rows = torch.tensor([[fill or 0] * (length - len(ids[i])) + ids[i] for i in indices], device=lm.device)
+        rows = torch.tensor([[fill] * (length - len(ids[i])) + ids[i] for i in indices], device=lm.device)
         mask = torch.tensor([[0] * (length - len(ids[i])) + [1] * len(ids[i]) for i in indices], device=lm.device)
         with torch.inference_mode():
             generated = lm.model.generate(
@@ -160,10 +269,10 @@ def translate(
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 pad_token_id=fill,
-                stopping_criteria=StoppingCriteriaList([_Stop(lm.tokenizer, length, separator)]),
+                stopping_criteria=StoppingCriteriaList([_Stop(lm.tokenizer, length, marks)]),
             )
         for i, text in zip(indices, lm.tokenizer.batch_decode(generated[:, length:], skip_special_tokens=True)):
-            outputs[i] = text.strip().split(separator)[0].strip()
+            outputs[i] = re.split("|".join(map(re.escape, marks)), text)[0].strip()
         bar.update(len(indices))
 
     with bar:
@@ -186,3 +295,57 @@ def _detector():
 
     known = [getattr(Language, name.upper()) for name in LANGUAGES.values() if hasattr(Language, name.upper())]
     return LanguageDetectorBuilder.from_languages(*known).build()
+
+
+# -- baselines --------------------------------------------------------------------------------------------------
+
+
+def self_translate(lm: LanguageModel, task: str, examples: Dataset, language: str, demonstrations="", **options) -> Dataset:
+    """The rows in the model's own English (Etxaniz et al., arXiv 2308.01223), for ``evaluate(…, examples=…)``.
+
+    ``options`` as in :func:`translate`.  Where the translation is empty, the text stays as it is.
+    """
+    fields = [f for f in TASKS[task].fields if f != "question"]
+    rows = [row | {f: " ".join(row[f].split()) for f in fields} for row in examples]
+    texts = list(dict.fromkeys(row[f] for row in rows for f in fields))
+    english = dict(zip(texts, translate(lm, texts, language, "en", demonstrations, **options)))
+    return Dataset.from_list([row | {f: english[row[f]] or row[f] for f in fields} for row in rows])
+
+
+@torch.inference_mode()
+def language_vector(lm: LanguageModel, sentences: Sequence[str]) -> torch.Tensor:
+    """Mean hidden state (n_layers, hidden_size) over the tokens of sentences, at the input of each block."""
+    total, n = 0, 0
+    for ids in encode(lm, sentences):
+        hidden = lm.run(*padded([ids], lm.device), output_hidden_states=True).hidden_states
+        total, n = total + torch.stack([h[0].float().sum(dim=0) for h in hidden[: len(lm.layers)]]), n + len(ids)
+    return total / n
+
+
+@contextlib.contextmanager
+def lrp2(lm: LanguageModel, language: torch.Tensor, english: torch.Tensor, layers: tuple[int, int]) -> Iterator[None]:
+    """While active, hidden states move from the language to English at one layer, and back at a later one.
+
+    LRP2 (Xu, Li, Xiong, arXiv 2311.03788) with two :func:`language_vector`.  Which two layers is tuned on labelled
+    examples of the language, a supervision that pruning does not have: say so where the two are compared.
+    """
+    first, second = layers
+    if not 1 <= first < second < len(lm.layers):
+        raise ValueError(f"layers are {layers}; allowed: two of 1 to {len(lm.layers) - 1}, the first one smaller.")
+
+    def moved(layer: int, sign: int):
+        def hook(module, args, output):
+            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = hidden + sign * (english - language)[layer].to(hidden)
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        return lm.layers[layer - 1].register_forward_hook(hook)
+
+    handles, note = [moved(first, 1), moved(second, -1)], f"lrp2 {layers} {(english - language).norm():.6g}"
+    lm.interventions.append(note)
+    try:
+        yield
+    finally:
+        lm.interventions.remove(note)
+        for handle in handles:
+            handle.remove()

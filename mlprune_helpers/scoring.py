@@ -1,14 +1,14 @@
 """Log-likelihood of choices: which continuation does the model find likeliest?
 
-Every string is scored as if it went through the model by itself, whole.  What strings have in common at their start
-is computed once: the strings form units that share a prefix, a unit's prefix runs first, and its strings go on from
-the cached keys and values.  The output head, which dominates where the vocabulary is large, runs only where a token
-is scored, and once for all strings that are the same up to there.
+Strings that start alike form a unit.  Its common prefix runs once, and its strings go on from the cached keys and
+values.  The output head, dear where the vocabulary is large, runs only where a token is scored, and once for all
+strings that are the same up to there.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,10 +20,8 @@ from tqdm.auto import tqdm
 from .models import LanguageModel
 from .prompts import encode, padded, run_in_batches
 
-REDUCTIONS = ("mean", "sum")
-SPANS = ("full", "continuation")
-TRUNCATIONS = ("left", "error")
-MAX_UNIT = 64  # strings that share one prefix at most; bounds the search for units, not what is found in practice
+ALLOWED = {"reduction": ("mean", "sum"), "span": ("full", "continuation"), "truncation": ("left", "error")}
+MAX_UNIT = 64  # strings in a unit; bounds the search for units
 
 
 class Scored(NamedTuple):
@@ -53,7 +51,6 @@ def score_choices(
     ----------
     choices : list of str per prompt
         As many for each prompt.
-    reduction : {"mean", "sum"}
     span : {"full", "continuation"}
         ``"full"``: every token that is predicted, T - 1 of T (the paper, with ``"mean"``).  ``"continuation"``: tokens
         from index ``len(tok(prompt))`` on, spaces at the prompt's end counted with the choice, as
@@ -78,18 +75,16 @@ def score_choices(
     ValueError
         Ragged choices, an empty span, a string too long where ``truncation="error"``, or a score that is not finite.
     """
-    allowed = {"reduction": (reduction, REDUCTIONS), "span": (span, SPANS), "truncation": (truncation, TRUNCATIONS)}
-    for name, (value, values) in allowed.items():
-        if value not in values:
-            raise ValueError(f"{name} is {value!r}; allowed: {', '.join(values)}.")
+    for name, value in {"reduction": reduction, "span": span, "truncation": truncation}.items():
+        if value not in ALLOWED[name]:
+            raise ValueError(f"{name} is {value!r}; allowed: {', '.join(ALLOWED[name])}.")
     n_choices = {len(c) for c in choices}
     if len(prompts) != len(choices) or len(n_choices) != 1:
         raise ValueError(f"{len(prompts)} prompts and {len(choices)} lists of {sorted(n_choices)} choices; every prompt needs as many.")
     (n_choices,) = n_choices
     ids = encode(lm, [p + c for p, cs in zip(prompts, choices) for c in cs])
-    if span == "full":
-        starts = [1] * len(ids)
-    else:
+    starts = [1] * len(ids)
+    if span == "continuation":
         starts = [len(x) for x in encode(lm, [p.rstrip() or p for p in prompts]) for _ in range(n_choices)]
     for i, (tokens, start) in enumerate(zip(ids, starts)):
         if start >= len(tokens):
@@ -120,19 +115,17 @@ def score_choices(
 
 
 def _units(ids: list[list[int]]) -> list[tuple[list[int], int]]:
-    """(strings, number of leading tokens they share): the grouping in which the fewest tokens are computed.
+    """(strings, number of leading tokens they share): the sorted strings, cut so that the fewest tokens are computed.
 
-    The last token of a string is never fed.  In sorted order, strings that share a prefix are neighbours, so the
-    best grouping is a best cut into runs.
+    The last token of a string is never fed.
     """
-    order = sorted(range(len(ids)), key=lambda i: ids[i])
+    order = sorted(range(len(ids)), key=lambda i: ids[i][:-1])
     fed = [ids[i][:-1] for i in order]
-    common = [0] + [
-        next((t for t, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b))) for a, b in zip(fed, fed[1:])
-    ]
-    saved, begins = [0] * (len(fed) + 1), [0] * (len(fed) + 1)  # of the first n strings: tokens saved, start of the last run
+    common = [0] + [sum(itertools.takewhile(bool, (x == y for x, y in zip(*pair)))) for pair in itertools.pairwise(fed)]
+    saved, begins = [0], [0]  # of the first n strings: tokens saved, and where the last run begins
     for end in range(1, len(fed) + 1):
-        saved[end], begins[end] = saved[end - 1], end - 1
+        saved.append(saved[-1])
+        begins.append(end - 1)
         shared = len(fed[end - 1])
         for begin in range(end - 2, max(-1, end - 1 - MAX_UNIT), -1):
             shared = min(shared, common[begin + 1])
@@ -158,16 +151,16 @@ def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int, bar) -
         width = max(shared for _, shared in batch)
         prefixes = torch.zeros(len(batch), width, dtype=torch.long)
         mask = torch.zeros_like(prefixes)
-        for row, (members, shared) in enumerate(batch):  # prefixes end together, so that the rest follows at once
-            prefixes[row, width - shared :] = torch.tensor(ids[members[0]][:shared])
-            mask[row, width - shared :] = 1
-        rests = [(row, i, ids[i][shared:-1]) for row, (members, shared) in enumerate(batch) for i in members if shared < len(ids[i]) - 1]
-        output = lm.run(prefixes, mask, use_cache=bool(rests))
-        wanted: dict = {}  # (row, position) → {token: [(string, index of the token)]}
+        rests, wanted = [], {}  # what follows the prefixes; (row, position) → {token: [(string, index of the token)]}
         for row, (members, shared) in enumerate(batch):
+            prefixes[row, width - shared :] = torch.tensor(ids[members[0]][:shared])
+            mask[row, width - shared :] = 1  # prefixes end together, so that the rest follows at once
             for i in members:
                 for t in range(starts[i], shared + 1):
                     wanted.setdefault((row, width - shared + t - 1), {}).setdefault(ids[i][t], []).append((i, t))
+                if shared < len(ids[i]) - 1:
+                    rests.append((row, i, ids[i][shared:-1]))
+        output = lm.run(prefixes, mask, use_cache=bool(rests))
         write(output[0], wanted)
         cache = output.past_key_values if rests else None
         del output
@@ -176,7 +169,8 @@ def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int, bar) -
             part = [rests[k] for k in chosen]
             rows = torch.tensor([row for row, _, _ in part])
             tokens, rest_mask = padded([rest for _, _, rest in part], "cpu")
-            hidden = lm.run(tokens, torch.cat([mask[rows], rest_mask], dim=1), past_key_values=_branch(cache, rows.to(lm.device)))[0]
+            full_mask = torch.cat([mask[rows], rest_mask], dim=1)
+            hidden = lm.run(tokens, full_mask, past_key_values=_branch(cache, rows.to(lm.device)))[0]
             wanted, places = {}, {}  # the same tokens after the same prefix end in the same hidden state: one place
             for k, (row, i, rest) in enumerate(part):
                 shared = batch[row][1]
