@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteriaList
 
 from . import metrics
 from .data import LANGUAGES, TASKS, load_task
@@ -53,36 +53,21 @@ class Evaluation:
         """The choice with the highest score (n,): raw, or after batch (assumes balanced labels) or contextual calibration."""
         if calibration not in CALIBRATIONS:
             raise ValueError(f"calibration is {calibration!r}; allowed: {', '.join(CALIBRATIONS)}.")
-        if calibration == "raw":
-            return self.scores.argmax(axis=1)
+        scores = self.scores
         if calibration == "batch":
-            return metrics.batch_calibrated(self.scores).argmax(axis=1)
-        if self.content_free is None:
-            raise ValueError("This evaluation has no content-free scores; evaluate with contextual=True.")
-        sums = self.scores * (self.n_tokens if self.settings["reduction"] == "mean" else 1)
-        return metrics.contextual_calibrated(sums, self.content_free).argmax(axis=1)
+            scores = metrics.batch_calibrated(scores)
+        elif calibration == "contextual":
+            if self.content_free is None:
+                raise ValueError("This evaluation has no content-free scores; evaluate with contextual=True.")
+            sums = scores * (self.n_tokens if self.settings["reduction"] == "mean" else 1)
+            scores = metrics.contextual_calibrated(sums, self.content_free)
+        return scores.argmax(axis=1)
 
-    @property
-    def predictions(self) -> np.ndarray:
-        return self.predict()
-
-    @property
-    def correct(self) -> np.ndarray:
-        """Bool (n,): prediction equals label."""
-        return self.predictions == self.labels
-
-    @property
-    def calibrated(self) -> np.ndarray:
-        """Bool (n,): correct after batch calibration of the scores, which assumes balanced labels."""
-        return self.predict("batch") == self.labels
-
-    @property
-    def accuracy(self) -> float:
-        return metrics.accuracy(self.predictions, self.labels)
-
-    @property
-    def macro_f1(self) -> float:
-        return metrics.macro_f1(self.predictions, self.labels, self.scores.shape[1])
+    predictions = property(predict)
+    correct = property(lambda self: self.predictions == self.labels, doc="Bool (n,): prediction equals label.")
+    calibrated = property(lambda self: self.predict("batch") == self.labels, doc="Bool (n,): right after batch calibration.")
+    accuracy = property(lambda self: metrics.accuracy(self.predictions, self.labels))
+    macro_f1 = property(lambda self: metrics.macro_f1(self.predictions, self.labels, self.scores.shape[1]))
 
     @property
     def label_distribution(self) -> dict[str, float]:
@@ -101,8 +86,8 @@ class Evaluation:
 
     def table(self) -> pd.DataFrame:
         """One row an example."""
-        columns = {"task": self.task, "language": self.language, "row": self.rows, "group": self.groups}
-        columns |= {"label": self.labels, "prediction": self.predictions, "correct": self.correct, "calibrated": self.calibrated}
+        columns = {"task": self.task, "language": self.language, "row": self.rows, "group": self.groups, "label": self.labels}
+        columns |= {"prediction": self.predictions, "correct": self.correct, "calibrated": self.calibrated}
         columns |= {f"score_{name}": self.scores[:, k] for k, name in enumerate(TASKS[self.task].labels)}
         return pd.DataFrame(columns | {"n_cut": self.n_cut.max(axis=1)})
 
@@ -156,9 +141,9 @@ def evaluate(
         content_free = np.array([sums[distinct.index(a)] for a in asked]).reshape(len(CONTENT_FREE), len(rows), -1)
     settings = {"template": template, "reduction": reduction, "span": span, "shots": shots, "limit": limit, "seed": seed}
     settings |= {"model": lm.name, "fingerprint": lm.fingerprint}
-    identity = {"rows": [row["id"] for row in rows], "groups": [row["group"] for row in rows]}
-    labels = np.array([row["label"] for row in rows])
-    return Evaluation(task, language, scored.scores, labels, **identity, settings=settings, n_tokens=scored.n_tokens, n_cut=scored.n_cut, content_free=content_free)
+    labels, names, groups = ([row[column] for row in rows] for column in ("label", "id", "group"))
+    scores, n_tokens, n_cut = scored
+    return Evaluation(task, language, scores, np.array(labels), names, groups, settings, n_tokens, n_cut, content_free)
 
 
 def summarise(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
@@ -219,17 +204,6 @@ def _stacked(evaluations: Sequence[Evaluation], calibration: str) -> tuple[np.nd
 # -- translation ------------------------------------------------------------------------------------------------
 
 
-class _Stop(StoppingCriteria):
-    """Stop a row once its text, from ``start`` on, holds one of the marks."""
-
-    def __init__(self, tokenizer, start: int, marks: Sequence[str]):
-        self.tokenizer, self.start, self.marks = tokenizer, start, marks
-
-    def __call__(self, input_ids, scores, **kwargs):
-        texts = self.tokenizer.batch_decode(input_ids[:, self.start :], skip_special_tokens=True)
-        return torch.tensor([any(mark in text for mark in self.marks) for text in texts], device=input_ids.device)
-
-
 def translate(
     lm: LanguageModel,
     sentences: Sequence[str],
@@ -252,16 +226,24 @@ def translate(
     if len(prefixes) != len(sentences):
         raise ValueError(f"{len(prefixes)} demonstrations for {len(sentences)} sentences; give one, or one a sentence.")
     ids = encode(lm, [translation_prompt(s, source, target, d, separator) for s, d in zip(sentences, prefixes)])
-    marks = (separator, f"{LANGUAGES[source]}:", f"{LANGUAGES[target]}:")
+    marks = "|".join(map(re.escape, (separator, f"{LANGUAGES[source]}:", f"{LANGUAGES[target]}:")))
     fill = lm.tokenizer.eos_token_id or 0  # not the tokenizer's pad token, which may lie outside the model's vocabulary
     outputs: dict[int, str] = {}
     bar = tqdm(total=len(ids), desc=f"{LANGUAGES[source]} to {LANGUAGES[target]}", leave=False)
+
+    def texts(rows: torch.Tensor, start: int) -> list[list[str]]:
+        """What each row says from ``start`` on, in pieces between the marks."""
+        return [re.split(marks, text) for text in lm.tokenizer.batch_decode(rows[:, start:], skip_special_tokens=True)]
 
     def run(indices: list[int]) -> None:
         length = max(len(ids[i]) for i in indices)
         # Generation goes on at the right, so padding is on the left here.
         rows = torch.tensor([[fill] * (length - len(ids[i])) + ids[i] for i in indices], device=lm.device)
         mask = torch.tensor([[0] * (length - len(ids[i])) + [1] * len(ids[i]) for i in indices], device=lm.device)
+
+        def stop(ids, scores, **kwargs):
+            return torch.tensor([len(pieces) > 1 for pieces in texts(ids, length)], device=ids.device)
+
         with torch.inference_mode():
             generated = lm.model.generate(
                 input_ids=rows,
@@ -269,10 +251,9 @@ def translate(
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 pad_token_id=fill,
-                stopping_criteria=StoppingCriteriaList([_Stop(lm.tokenizer, length, marks)]),
+                stopping_criteria=StoppingCriteriaList([stop]),
             )
-        for i, text in zip(indices, lm.tokenizer.batch_decode(generated[:, length:], skip_special_tokens=True)):
-            outputs[i] = re.split("|".join(map(re.escape, marks)), text)[0].strip()
+        outputs.update({i: text[0].strip() for i, text in zip(indices, texts(generated, length))})
         bar.update(len(indices))
 
     with bar:
@@ -281,10 +262,7 @@ def translate(
 
 
 def right_language(texts: Sequence[str], language: str) -> np.ndarray:
-    """Bool (n,): whether lingua takes a text for ``language`` rather than another language of this package.
-
-    Empty texts are False.
-    """
+    """Bool (n,): whether lingua takes a text for ``language`` rather than another one of ``LANGUAGES``; False if empty."""
     detector, wanted = _detector(), LANGUAGES[language].upper()
     return np.array([bool(t.strip()) and getattr(detector.detect_language_of(t), "name", None) == wanted for t in texts])
 
@@ -303,7 +281,7 @@ def _detector():
 def self_translate(lm: LanguageModel, task: str, examples: Dataset, language: str, demonstrations="", **options) -> Dataset:
     """The rows in the model's own English (Etxaniz et al., arXiv 2308.01223), for ``evaluate(…, examples=…)``.
 
-    ``options`` as in :func:`translate`.  Where the translation is empty, the text stays as it is.
+    ``options`` as in :func:`translate`.  A text whose translation is empty stays as it is.
     """
     fields = [f for f in TASKS[task].fields if f != "question"]
     rows = [row | {f: " ".join(row[f].split()) for f in fields} for row in examples]
@@ -341,11 +319,10 @@ def lrp2(lm: LanguageModel, language: torch.Tensor, english: torch.Tensor, layer
 
         return lm.layers[layer - 1].register_forward_hook(hook)
 
-    handles, note = [moved(first, 1), moved(second, -1)], f"lrp2 {layers} {(english - language).norm():.6g}"
+    note = f"lrp2 {layers} {(english - language).norm():.6g}"
     lm.interventions.append(note)
     try:
-        yield
+        with moved(first, 1), moved(second, -1):  # a handle is a context manager that removes its hook
+            yield
     finally:
         lm.interventions.remove(note)
-        for handle in handles:
-            handle.remove()

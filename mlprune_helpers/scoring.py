@@ -49,31 +49,20 @@ def score_choices(
 
     Parameters
     ----------
-    choices : list of str per prompt
-        As many for each prompt.
     span : {"full", "continuation"}
-        ``"full"``: every token that is predicted, T - 1 of T (the paper, with ``"mean"``).  ``"continuation"``: tokens
-        from index ``len(tok(prompt))`` on, spaces at the prompt's end counted with the choice, as
-        lm-evaluation-harness has it (with ``"sum"``).
-    max_length : int, optional
-        Tokens that may go into the model (the last of a string never does).  Default: what the model takes.
-    truncation : {"left", "error"}
-        Where a longer string is cut: its earliest tokens go, a beginning-of-sequence token stays.  Or not at all.
+        ``"full"``: every token that is predicted, T - 1 of T (the paper, with ``reduction="mean"``).
+        ``"continuation"``: tokens from index ``len(tok(prompt))`` on, spaces at the prompt's end counted with the
+        choice, as lm-evaluation-harness has it (with ``"sum"``).
+    max_length, truncation : int; {"left", "error"}
+        How many tokens may go in (default: what the model takes; the last of a string never goes in).  Of a longer
+        string the earliest are cut, except a beginning-of-sequence token; or it is an error.
     details : bool
-        Return a :class:`Scored`.  Without it, a cut is a warning.
+        Return a :class:`Scored` instead of the scores (n_prompts, n_choices).  Without it, a cut is a warning.
     token_budget, logit_budget : int
         Padded tokens in a batch (default 1,024 on a CPU, else 16,384), and positions whose logits are held at once.
         Results do not depend on them.
 
-    Returns
-    -------
-    array (n_prompts, n_choices), or Scored
-        Higher is likelier.
-
-    Raises
-    ------
-    ValueError
-        Ragged choices, an empty span, a string too long where ``truncation="error"``, or a score that is not finite.
+    Raises ValueError for ragged choices, an empty span, a string too long, or a score that is not finite.
     """
     for name, value in {"reduction": reduction, "span": span, "truncation": truncation}.items():
         if value not in ALLOWED[name]:
@@ -106,7 +95,7 @@ def score_choices(
         _fill(lm, ids, starts, logprob, token_budget, logit_budget, bar)
 
     parts = [x[start:] for x, start in zip(logprob, starts)]
-    scores = np.array([x.mean() if reduction == "mean" else x.sum() for x in parts])
+    scores = np.array([getattr(x, reduction)() for x in parts])
     if not np.isfinite(scores).all():
         i = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise ValueError(f"The score of choice {i % n_choices} of prompt {i // n_choices} is not finite; load the model in float32.")
@@ -191,8 +180,9 @@ def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int, bar) -
             logits = lm.logits(hidden[rows, positions]).float()
             pairs = [(n, token) for n, place in enumerate(part) for token in wanted[place]]
             where, tokens = torch.tensor(pairs, device=logits.device).T
-            values = (logits[where, tokens] - logits.logsumexp(dim=1)[where]).tolist()
-            for (n, token), value in zip(pairs, values):
+            values, top = logits[where, tokens], logits.amax(dim=1)
+            norm = top + logits.sub_(top[:, None]).exp_().sum(dim=1).log()  # in place: logsumexp would hold as much again
+            for (n, token), value in zip(pairs, (values - norm[where]).tolist()):
                 for i, t in wanted[part[n]][token]:
                     logprob[i][t] = value
 
