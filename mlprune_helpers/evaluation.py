@@ -105,22 +105,10 @@ class Evaluation:
 
 
 def evaluate(
-    lm: LanguageModel,
-    task: str,
-    language: str,
-    source: str = "builtin",
-    *,
-    split: str | None = None,
-    limit: int | None = None,
-    template: str | Mapping = "paper",
-    reduction: str = "mean",
-    span: str = "full",
-    shots: int = 0,
-    seed: int = 0,
-    contextual: bool | None = None,
-    examples: Dataset | None = None,
-    **options,
-) -> Evaluation:
+    lm: LanguageModel, task: str, language: str, source: str = "builtin", *, split: str | None = None,
+    limit: int | None = None, template: str | Mapping = "paper", reduction: str = "mean", span: str = "full",
+    shots: int = 0, seed: int = 0, contextual: bool | None = None, examples: Dataset | None = None, **options,
+) -> Evaluation:  # fmt: skip
     """Zero- or few-shot multiple choice by log-likelihood.
 
     ``limit`` and ``seed`` choose the rows (see :func:`load_task`), ``template`` and ``shots`` how they are asked (see
@@ -132,34 +120,33 @@ def evaluate(
         examples = load_task(task, language, source, split=split, limit=limit, seed=seed)
     rows = list(examples)
     ask = functools.partial(task_prompts, task, rows, template=template, language=language, shots=shots, seed=seed)
-    scored = score_choices(lm, *ask(), reduction=reduction, span=span, details=True, **options)
+    scores, n_tokens, n_cut = score_choices(lm, *ask(), reduction=reduction, span=span, details=True, **options)
     content_free = None
-    asked = [(p, tuple(c)) for text in CONTENT_FREE for p, c in zip(*ask(content_free=text))] if contextual is not False else []
-    distinct = list(dict.fromkeys(asked))
-    if contextual or 0 < len(distinct) <= len(CONTENT_FREE):
-        sums = score_choices(lm, *zip(*distinct), reduction="sum", span=span, details=True, **options).scores
-        content_free = np.array([sums[distinct.index(a)] for a in asked]).reshape(len(CONTENT_FREE), len(rows), -1)
+    if contextual is not False:
+        asked = [(p, tuple(c)) for text in CONTENT_FREE for p, c in zip(*ask(content_free=text))]
+        places = {question: n for n, question in enumerate(dict.fromkeys(asked))}
+        if contextual or len(places) <= len(CONTENT_FREE):
+            sums = score_choices(lm, *zip(*places), reduction="sum", span=span, details=True, **options).scores
+            content_free = sums[[places[q] for q in asked]].reshape(len(CONTENT_FREE), len(rows), -1)
     settings = {"template": template, "reduction": reduction, "span": span, "shots": shots, "limit": limit, "seed": seed}
     settings |= {"model": lm.name, "fingerprint": lm.fingerprint}
-    labels, names, groups = ([row[column] for row in rows] for column in ("label", "id", "group"))
-    scores, n_tokens, n_cut = scored
-    return Evaluation(task, language, scores, np.array(labels), names, groups, settings, n_tokens, n_cut, content_free)
+    labels, ids, groups = ([row[column] for row in rows] for column in ("label", "id", "group"))
+    return Evaluation(task, language, scores, np.array(labels), ids, groups, settings, n_tokens, n_cut, content_free)
 
 
 def summarise(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
     """One row a language, and their average, whose interval resamples groups in all languages at once."""
     table = []
-    for e in evaluations:
-        row = {"language": e.language, "n": len(e.labels), "n_groups": len(set(e.groups)), "accuracy": e.accuracy}
-        row |= dict(zip(("low", "high"), metrics.bootstrap_interval(e.correct, groups=e.groups)))
-        row |= {f"accuracy_{kind}": metrics.accuracy(e.predict(kind), e.labels) for kind in _calibrations([e])[1:]}
-        row |= {"macro_f1": e.macro_f1} | {f"share_{name}": share for name, share in e.label_distribution.items()}
-        table.append(row | {"n_cut": int((e.n_cut.max(axis=1) > 0).sum())})
-    if len(table) > 1:
-        values, groups, strata = _stacked(evaluations, "raw")
-        low, high = metrics.bootstrap_interval(values, groups=groups, strata=strata)
-        counts = {"n": len(values), "n_groups": len(set(groups)), "n_cut": sum(row["n_cut"] for row in table)}
-        table.append(pd.DataFrame(table).mean(numeric_only=True).to_dict() | counts | {"language": "average", "low": low, "high": high})
+    for language, part in _parts(evaluations):
+        correct, groups, strata = _stacked(part, "raw")
+        low, high = metrics.bootstrap_interval(correct, groups=groups, strata=strata)
+        row = {"language": language, "n": len(correct), "n_groups": len(set(groups))}
+        row |= {"accuracy": np.mean([e.accuracy for e in part]), "low": low, "high": high}
+        for kind in _calibrations(evaluations)[1:]:
+            row[f"accuracy_{kind}"] = np.mean([metrics.accuracy(e.predict(kind), e.labels) for e in part])
+        row["macro_f1"] = np.mean([e.macro_f1 for e in part])
+        row |= {f"share_{x}": np.mean([e.label_distribution[x] for e in part]) for x in part[0].label_distribution}
+        table.append(row | {"n_cut": sum(int((e.n_cut.max(axis=1) > 0).sum()) for e in part)})
     return pd.DataFrame(table)
 
 
@@ -167,27 +154,32 @@ def compare(before: Sequence[Evaluation], after: Sequence[Evaluation], *, n_resa
     """Accuracy after minus before, the same rows: a row for every language and their average, raw and calibrated.
 
     Intervals and p-values resample whole groups, in all languages at once; ``p_holm`` corrects over the languages.
-    Raises ValueError where rows or settings differ.
+    Calibration is taken as given.  Raises ValueError where rows or settings differ.
     """
     if len(before) != len(after) or not before:
         raise ValueError(f"{len(before)} evaluations before and {len(after)} after; as many are needed, at least one.")
-    for a, b in zip(before, after):
-        for name in ("task", "language", "rows", *a.settings):
-            x, y = (e.settings[name] if name in e.settings else getattr(e, name) for e in (a, b))
-            if x != y and name not in ("model", "fingerprint"):
-                raise ValueError(f"{a.task} in {a.language!r}: {name} differs before and after. Evaluate both on the same rows, in the same way.")
+    for pair in zip(before, after):
+        x, y = ({"task": e.task, "language": e.language, "rows": e.rows, **e.settings} for e in pair)
+        for name in x.keys() - {"model", "fingerprint"}:
+            if x[name] != y.get(name):
+                raise ValueError(f"{x['task']} in {x['language']!r}: {name} differs before and after. Evaluate the same rows in the same way.")
     table = []
     for kind in _calibrations([*before, *after]):
-        pairs = [(a.language, [a], [b]) for a, b in zip(before, after)] + [("average", before, after)] * (len(before) > 1)
         results = []
-        for language, a, b in pairs:
-            (x, groups, strata), (y, _, _) = _stacked(a, kind), _stacked(b, kind)
-            c = metrics.paired_bootstrap(x, y, groups=groups, strata=strata, n_resamples=n_resamples, seed=seed)
-            results.append({"language": language, "calibration": kind, **vars(c)})
+        for (language, a), (_, b) in zip(_parts(before), _parts(after)):
+            correct, groups, strata = _stacked(a, kind)
+            options = {"groups": groups, "strata": strata, "n_resamples": n_resamples, "seed": seed}
+            comparison = metrics.paired_bootstrap(correct, _stacked(b, kind)[0], **options)
+            results.append({"language": language, "calibration": kind, **vars(comparison)})
         for row, p in zip(results, metrics.holm([row["p_value"] for row in results[: len(before)]])):
             row["p_holm"] = p
         table += results
     return pd.DataFrame(table)
+
+
+def _parts(evaluations: Sequence[Evaluation]) -> list[tuple[str, Sequence[Evaluation]]]:
+    """Every language by itself, then all of them."""
+    return [(e.language, [e]) for e in evaluations] + [("average", evaluations)] * (len(evaluations) > 1)
 
 
 def _calibrations(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
@@ -205,21 +197,14 @@ def _stacked(evaluations: Sequence[Evaluation], calibration: str) -> tuple[np.nd
 
 
 def translate(
-    lm: LanguageModel,
-    sentences: Sequence[str],
-    source: str,
-    target: str,
-    demonstrations: str | Sequence[str] = "",
-    *,
-    max_new_tokens: int = 64,
-    separator: str = "\n",
-    token_budget: int = 4096,
-) -> list[str]:
+    lm: LanguageModel, sentences: Sequence[str], source: str, target: str, demonstrations: str | Sequence[str] = "", *,
+    max_new_tokens: int = 64, separator: str = "\n", token_budget: int = 4096,
+) -> list[str]:  # fmt: skip
     """Greedy few-shot translation.
 
-    ``demonstrations``: one prefix for all sentences, or one a sentence (``build_demonstrations(…,
-    n_prompts=len(sentences))``); empty for zero-shot.  An output ends at the first separator or where the model starts
-    another pair (``French:``), so a pair it made up is never part of it; nothing before that is an empty output.
+    ``demonstrations``: one prefix for all sentences, or one a sentence (``build_demonstrations`` with as many
+    ``n_prompts``); empty for zero-shot.  An output ends at the first separator or where the model starts another pair
+    (``French:``), so a pair that it made up is never part of it.
     """
     sentences = list(sentences)
     prefixes = [demonstrations] * len(sentences) if isinstance(demonstrations, str) else list(demonstrations)
@@ -246,13 +231,9 @@ def translate(
 
         with torch.inference_mode():
             generated = lm.model.generate(
-                input_ids=rows,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=fill,
+                input_ids=rows, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=fill,
                 stopping_criteria=StoppingCriteriaList([stop]),
-            )
+            )  # fmt: skip
         outputs.update({i: text[0].strip() for i, text in zip(indices, texts(generated, length))})
         bar.update(len(indices))
 
@@ -302,27 +283,27 @@ def language_vector(lm: LanguageModel, sentences: Sequence[str]) -> torch.Tensor
 
 @contextlib.contextmanager
 def lrp2(lm: LanguageModel, language: torch.Tensor, english: torch.Tensor, layers: tuple[int, int]) -> Iterator[None]:
-    """While active, hidden states move from the language to English at one layer, and back at a later one.
+    """LRP2 (Xu, Li, Xiong, arXiv 2311.03788): while active, hidden states move to English at one layer, back at a later.
 
-    LRP2 (Xu, Li, Xiong, arXiv 2311.03788) with two :func:`language_vector`.  Which two layers is tuned on labelled
-    examples of the language, a supervision that pruning does not have: say so where the two are compared.
+    ``language``, ``english``: from :func:`language_vector`.  The two layers are tuned on labelled examples of the
+    language, a supervision that pruning does not have: say so where the two are compared.
     """
     first, second = layers
     if not 1 <= first < second < len(lm.layers):
         raise ValueError(f"layers are {layers}; allowed: two of 1 to {len(lm.layers) - 1}, the first one smaller.")
 
-    def moved(layer: int, sign: int):
+    def moved(layer: int, shift: torch.Tensor):
         def hook(module, args, output):
-            hidden = output[0] if isinstance(output, tuple) else output
-            hidden = hidden + sign * (english - language)[layer].to(hidden)
-            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+            if isinstance(output, tuple):  # BLOOM
+                return (output[0] + shift[layer].to(output[0]), *output[1:])
+            return output + shift[layer].to(output)
 
         return lm.layers[layer - 1].register_forward_hook(hook)
 
     note = f"lrp2 {layers} {(english - language).norm():.6g}"
     lm.interventions.append(note)
     try:
-        with moved(first, 1), moved(second, -1):  # a handle is a context manager that removes its hook
+        with moved(first, english - language), moved(second, language - english):  # a handle is a context manager that removes its hook
             yield
     finally:
         lm.interventions.remove(note)

@@ -101,24 +101,12 @@ class _Filler(string.Formatter):
 def task_prompts(
     task: str, rows, *, template="paper", language: str = "en", shots: int = 0, seed: int = 0, content_free: str | None = None
 ) -> tuple[list[str], list[list[str]]]:
-    """Prompts and choices of task rows.
+    """Prompts, and a list of choices for each; a scored string is prompt + choice.
 
-    Parameters
-    ----------
-    template : str or mapping
-        ``"paper"``: the paper's English templates.  ``"native"``: those of ``language``.  Or one's own: ``{"prompt":
-        "{premise} …", "choices": […]}``, one choice a label.
-    shots : int
-        So many solved rows of other groups stand before each prompt, drawn with ``seed``, separated by a blank line;
-        the same ones for all rows of a group, and in every language of a parallel task.
-    content_free : str, optional
-        Stands in the place of every text that is asked about, but not in the shots or in given answers.
-
-    Returns
-    -------
-    prompts : list of str
-    choices : list of list of str
-        One list a prompt; a scored string is prompt + choice.
+    ``template``: ``"paper"``, the paper's English ones; ``"native"``, those of ``language``; or one's own, ``{"prompt":
+    "{premise} …", "choices": […]}`` with a choice a label.  ``shots``: so many solved rows of other groups stand before
+    each prompt, drawn with ``seed``; the same for all rows of a group, and in every language of a parallel task.
+    ``content_free``: what stands in the place of the texts asked about, but not of shots or of given answers.
     """
     asked, rows = _template(task, template, language), list(rows)
     fill = _Filler().format

@@ -33,18 +33,10 @@ class Scored(NamedTuple):
 
 
 def score_choices(
-    lm: LanguageModel,
-    prompts: Sequence[str],
-    choices: Sequence[Sequence[str]],
-    *,
-    reduction: str = "mean",
-    span: str = "full",
-    max_length: int | None = None,
-    truncation: str = "left",
-    details: bool = False,
-    token_budget: int | None = None,
-    logit_budget: int = 256,
-) -> np.ndarray | Scored:
+    lm: LanguageModel, prompts: Sequence[str], choices: Sequence[Sequence[str]], *, reduction: str = "mean",
+    span: str = "full", max_length: int | None = None, truncation: str = "left", details: bool = False,
+    token_budget: int | None = None, logit_budget: int = 256,
+) -> np.ndarray | Scored:  # fmt: skip
     """Token log-likelihood of prompt + choice, tokenized as one string.
 
     Parameters
