@@ -2,8 +2,18 @@
 
 from . import plots
 from .activations import ActivationStats, collect_activations
-from .data import BOOK_LANGUAGES, LANGUAGES, TASKS, DataError, load_code, load_parallel, load_task
-from .evaluation import Evaluation, evaluate, right_language, translate
+from .data import BOOK_LANGUAGES, LANGUAGES, TASKS, DataError, Task, load_code, load_parallel, load_task
+from .evaluation import (
+    Evaluation,
+    compare,
+    evaluate,
+    language_vector,
+    lrp2,
+    right_language,
+    self_translate,
+    summarise,
+    translate,
+)
 from .features import (
     logit_lens,
     matched_random_features,
@@ -18,10 +28,15 @@ from .metrics import (
     accuracy,
     batch_calibrated,
     bootstrap_interval,
+    compare_translations,
+    contextual_calibrated,
+    degenerate_outputs,
     holm,
+    macro_f1,
     paired_bootstrap,
     rank_consistency,
     rank_consistency_chance,
+    rank_consistency_least_likely_first,
     translation_quality,
 )
 from .models import LanguageModel, ModelError, cache_dir, load_model, weight_matrix
@@ -40,6 +55,6 @@ from .pruning import (
     wanda_score,
 )
 from .runs import cached, check_parameters, save_results
-from .scoring import score_choices
+from .scoring import Scored, score_choices
 
 __version__ = "0.1.0"

@@ -1,32 +1,41 @@
-"""Tasks: prompts in, an :class:`Evaluation` out.  Translation of sentences."""
+"""Tasks: prompts in, an :class:`Evaluation` out.  Translation of sentences.  Baselines of the paper."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from datasets import Dataset
 from tqdm.auto import tqdm
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteriaList
 
+from . import metrics
 from .data import LANGUAGES, TASKS, load_task
-from .metrics import accuracy, batch_calibrated
 from .models import LanguageModel
-from .prompts import encode, run_in_batches, task_prompts, translation_prompt
+from .prompts import encode, padded, run_in_batches, task_prompts, translation_prompt
 from .scoring import score_choices
+
+CALIBRATIONS = ("raw", "batch", "contextual")
+#: Inputs without content, as in Zhao et al. (arXiv 2102.09690).
+CONTENT_FREE = ("N/A", "[MASK]", "")
 
 
 @dataclass
 class Evaluation:
     """Scores of one model on one task in one language.
 
-    ``scores`` (n, n_choices), ``labels`` (n,), ``rows`` and ``groups`` (n,): identities, the same across languages
-    where the task is parallel.
+    ``scores`` and ``n_tokens`` (tokens scored), ``n_cut`` (tokens that did not fit): (n, n_choices).  ``labels`` (n,).
+    ``rows`` and ``groups`` (n,): identities, the same across languages where the task is parallel.  ``content_free``
+    (inputs, n or 1, n_choices): summed log-likelihoods of the questions without their content.
     """
 
     task: str
@@ -36,25 +45,29 @@ class Evaluation:
     rows: list[str] = field(repr=False)
     groups: list[str] = field(repr=False)
     settings: dict
+    n_tokens: np.ndarray = field(repr=False)
+    n_cut: np.ndarray = field(repr=False)
+    content_free: np.ndarray | None = field(default=None, repr=False)
 
-    @property
-    def predictions(self) -> np.ndarray:
-        """The choice with the highest score."""
-        return self.scores.argmax(axis=1)
+    def predict(self, calibration: str = "raw") -> np.ndarray:
+        """The choice with the highest score (n,): raw, or after batch (assumes balanced labels) or contextual calibration."""
+        if calibration not in CALIBRATIONS:
+            raise ValueError(f"calibration is {calibration!r}; allowed: {', '.join(CALIBRATIONS)}.")
+        scores = self.scores
+        if calibration == "batch":
+            scores = metrics.batch_calibrated(scores)
+        elif calibration == "contextual":
+            if self.content_free is None:
+                raise ValueError("This evaluation has no content-free scores; evaluate with contextual=True.")
+            sums = scores * (self.n_tokens if self.settings["reduction"] == "mean" else 1)
+            scores = metrics.contextual_calibrated(sums, self.content_free)
+        return scores.argmax(axis=1)
 
-    @property
-    def correct(self) -> np.ndarray:
-        """Bool (n,): prediction equals label."""
-        return self.predictions == self.labels
-
-    @property
-    def calibrated(self) -> np.ndarray:
-        """Bool (n,): correct after batch calibration of the scores, which assumes balanced labels."""
-        return batch_calibrated(self.scores).argmax(axis=1) == self.labels
-
-    @property
-    def accuracy(self) -> float:
-        return accuracy(self.predictions, self.labels)
+    predictions = property(predict)
+    correct = property(lambda self: self.predictions == self.labels, doc="Bool (n,): prediction equals label.")
+    calibrated = property(lambda self: self.predict("batch") == self.labels, doc="Bool (n,): right after batch calibration.")
+    accuracy = property(lambda self: metrics.accuracy(self.predictions, self.labels))
+    macro_f1 = property(lambda self: metrics.macro_f1(self.predictions, self.labels, self.scores.shape[1]))
 
     @property
     def label_distribution(self) -> dict[str, float]:
@@ -62,108 +75,166 @@ class Evaluation:
         share = np.bincount(self.predictions, minlength=self.scores.shape[1]) / len(self.labels)
         return dict(zip(TASKS[self.task].labels, share.tolist()))
 
+    def rank_consistency(self, other: Evaluation, *, per_row: bool = False) -> float | np.ndarray:
+        """RankC against another language.  Raises ValueError where row n is not the same example in both."""
+        if not TASKS[self.task].parallel or self.task != other.task or self.rows != other.rows or (self.labels != other.labels).any():
+            raise ValueError(
+                f"{self.task} in {self.language!r} and {other.task} in {other.language!r} have no parallel rows, which "
+                f"RankC needs. Parallel tasks: {', '.join(t for t in TASKS if TASKS[t].parallel)}; use the same limit and seed."
+            )
+        return metrics.rank_consistency(self.scores, other.scores, per_row=per_row)
+
     def table(self) -> pd.DataFrame:
         """One row an example."""
-        columns = {"task": self.task, "language": self.language, "row": self.rows, "group": self.groups}
-        columns |= {"label": self.labels, "prediction": self.predictions, "correct": self.correct, "calibrated": self.calibrated}
-        return pd.DataFrame(columns)
+        columns = {"task": self.task, "language": self.language, "row": self.rows, "group": self.groups, "label": self.labels}
+        columns |= {"prediction": self.predictions, "correct": self.correct, "calibrated": self.calibrated}
+        columns |= {f"score_{name}": self.scores[:, k] for k, name in enumerate(TASKS[self.task].labels)}
+        return pd.DataFrame(columns | {"n_cut": self.n_cut.max(axis=1)})
 
     def save(self, path: str | Path) -> None:
-        """Write one JSON file."""
-        content = {**vars(self), "scores": self.scores.tolist(), "labels": self.labels.tolist()}
-        Path(path).write_text(json.dumps(content), encoding="utf-8")
+        """Write one JSON file, complete or not at all."""
+        beside = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+        beside.write_text(json.dumps(vars(self), default=np.ndarray.tolist), encoding="utf-8")
+        beside.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return cls(**content | {"scores": np.array(content["scores"]), "labels": np.array(content["labels"])})
+        arrays = ("scores", "labels", "n_tokens", "n_cut", "content_free")
+        return cls(**content | {name: np.array(content[name]) for name in arrays if content[name] is not None})
 
 
 def evaluate(
-    lm: LanguageModel,
-    task: str,
-    language: str,
-    source: str = "builtin",
-    *,
-    split: str | None = None,
-    limit: int | None = None,
-    template: str = "paper",
-    reduction: str = "mean",
-    span: str = "full",
-    shots: int = 0,
-    seed: int = 0,
-) -> Evaluation:
+    lm: LanguageModel, task: str, language: str, source: str = "builtin", *, split: str | None = None,
+    limit: int | None = None, template: str | Mapping = "paper", reduction: str = "mean", span: str = "full",
+    shots: int = 0, seed: int = 0, contextual: bool | None = None, examples: Dataset | None = None, **options,
+) -> Evaluation:  # fmt: skip
     """Zero- or few-shot multiple choice by log-likelihood.
 
-    ``limit`` and ``seed`` choose the rows (see :func:`load_task`), ``reduction`` and ``span`` the score (see
-    :func:`score_choices`); the defaults are the paper's.
+    ``limit`` and ``seed`` choose the rows (see :func:`load_task`), ``template`` and ``shots`` how they are asked (see
+    :func:`task_prompts`), ``reduction``, ``span`` and further options the score (see :func:`score_choices`); the
+    defaults are the paper's.  ``contextual``: also score the questions without content, for contextual calibration;
+    by default where one such question serves all rows.  ``examples``: rows to take instead of loading them.
     """
-    rows = load_task(task, language, source, split=split, limit=limit, seed=seed)
-    prompts, choices = task_prompts(task, rows, template=template, shots=shots, seed=seed)
-    return Evaluation(
-        task=task,
-        language=language,
-        scores=score_choices(lm, prompts, choices, reduction=reduction, span=span),
-        labels=np.array(rows["label"]),
-        rows=list(rows["id"]),
-        groups=list(rows["group"]),
-        settings={"template": template, "reduction": reduction, "span": span, "shots": shots, "limit": limit, "seed": seed},
-    )
+    if examples is None:
+        examples = load_task(task, language, source, split=split, limit=limit, seed=seed)
+    rows = list(examples)
+    ask = functools.partial(task_prompts, task, rows, template=template, language=language, shots=shots, seed=seed)
+    scores, n_tokens, n_cut = score_choices(lm, *ask(), reduction=reduction, span=span, details=True, **options)
+    content_free = None
+    if contextual is not False:
+        asked = [(p, tuple(c)) for text in CONTENT_FREE for p, c in zip(*ask(content_free=text))]
+        places = {question: n for n, question in enumerate(dict.fromkeys(asked))}
+        if contextual or len(places) <= len(CONTENT_FREE):
+            sums = score_choices(lm, *zip(*places), reduction="sum", span=span, details=True, **options).scores
+            content_free = sums[[places[q] for q in asked]].reshape(len(CONTENT_FREE), len(rows), -1)
+    settings = {"template": template, "reduction": reduction, "span": span, "shots": shots, "limit": limit, "seed": seed}
+    settings |= {"model": lm.name, "fingerprint": lm.fingerprint}
+    labels, ids, groups = ([row[column] for row in rows] for column in ("label", "id", "group"))
+    return Evaluation(task, language, scores, np.array(labels), ids, groups, settings, n_tokens, n_cut, content_free)
 
 
-class _Stop(StoppingCriteria):
-    """Stop a row once its text, from ``start`` on, holds the separator after something else."""
+def summarise(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
+    """One row a language, and their average, whose interval resamples groups in all languages at once."""
+    table = []
+    for language, part in _parts(evaluations):
+        correct, groups, strata = _stacked(part, "raw")
+        low, high = metrics.bootstrap_interval(correct, groups=groups, strata=strata)
+        row = {"language": language, "n": len(correct), "n_groups": len(set(groups))}
+        row |= {"accuracy": np.mean([e.accuracy for e in part]), "low": low, "high": high}
+        for kind in _calibrations(evaluations)[1:]:
+            row[f"accuracy_{kind}"] = np.mean([metrics.accuracy(e.predict(kind), e.labels) for e in part])
+        row["macro_f1"] = np.mean([e.macro_f1 for e in part])
+        row |= {f"share_{x}": np.mean([e.label_distribution[x] for e in part]) for x in part[0].label_distribution}
+        table.append(row | {"n_cut": sum(int((e.n_cut.max(axis=1) > 0).sum()) for e in part)})
+    return pd.DataFrame(table)
 
-    def __init__(self, tokenizer, start: int, separator: str):
-        self.tokenizer, self.start, self.separator = tokenizer, start, separator
 
-    def __call__(self, input_ids, scores, **kwargs):
-        texts = self.tokenizer.batch_decode(input_ids[:, self.start :], skip_special_tokens=True)
-        done = [self.separator in text.lstrip() for text in texts]
-        return torch.tensor(done, device=input_ids.device)
+def compare(before: Sequence[Evaluation], after: Sequence[Evaluation], *, n_resamples: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """Accuracy after minus before, the same rows: a row for every language and their average, raw and calibrated.
+
+    Intervals and p-values resample whole groups, in all languages at once; ``p_holm`` corrects over the languages.
+    Calibration is taken as given.  Raises ValueError where rows or settings differ.
+    """
+    if len(before) != len(after) or not before:
+        raise ValueError(f"{len(before)} evaluations before and {len(after)} after; as many are needed, at least one.")
+    for pair in zip(before, after):
+        x, y = ({"task": e.task, "language": e.language, "rows": e.rows, **e.settings} for e in pair)
+        for name in x.keys() - {"model", "fingerprint"}:
+            if x[name] != y.get(name):
+                raise ValueError(f"{x['task']} in {x['language']!r}: {name} differs before and after. Evaluate the same rows in the same way.")
+    table = []
+    for kind in _calibrations([*before, *after]):
+        results = []
+        for (language, a), (_, b) in zip(_parts(before), _parts(after)):
+            correct, groups, strata = _stacked(a, kind)
+            options = {"groups": groups, "strata": strata, "n_resamples": n_resamples, "seed": seed}
+            comparison = metrics.paired_bootstrap(correct, _stacked(b, kind)[0], **options)
+            results.append({"language": language, "calibration": kind, **vars(comparison)})
+        for row, p in zip(results, metrics.holm([row["p_value"] for row in results[: len(before)]])):
+            row["p_holm"] = p
+        table += results
+    return pd.DataFrame(table)
+
+
+def _parts(evaluations: Sequence[Evaluation]) -> list[tuple[str, Sequence[Evaluation]]]:
+    """Every language by itself, then all of them."""
+    return [(e.language, [e]) for e in evaluations] + [("average", evaluations)] * (len(evaluations) > 1)
+
+
+def _calibrations(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
+    return CALIBRATIONS if all(e.content_free is not None for e in evaluations) else CALIBRATIONS[:2]
+
+
+def _stacked(evaluations: Sequence[Evaluation], calibration: str) -> tuple[np.ndarray, list[str], list[str]]:
+    """Whether each row is right, its group (the same across languages where rows are parallel), its language."""
+    correct = np.concatenate([e.predict(calibration) == e.labels for e in evaluations])
+    groups = [g if TASKS[e.task].parallel else f"{e.language} {g}" for e in evaluations for g in e.groups]
+    return correct, groups, [e.language for e in evaluations for _ in e.groups]
+
+
+# -- translation ------------------------------------------------------------------------------------------------
 
 
 def translate(
-    lm: LanguageModel,
-    sentences: Sequence[str],
-    source: str,
-    target: str,
-    demonstrations: str | Sequence[str] = "",
-    *,
-    max_new_tokens: int = 64,
-    separator: str = "\n",
-    token_budget: int = 4096,
-) -> list[str]:
-    """Greedy few-shot translation; each output ends at the first separator.
+    lm: LanguageModel, sentences: Sequence[str], source: str, target: str, demonstrations: str | Sequence[str] = "", *,
+    max_new_tokens: int = 64, separator: str = "\n", token_budget: int = 4096,
+) -> list[str]:  # fmt: skip
+    """Greedy few-shot translation.
 
-    ``demonstrations``: one prefix for all sentences, or one a sentence; empty for zero-shot.
+    ``demonstrations``: one prefix for all sentences, or one a sentence (``build_demonstrations`` with as many
+    ``n_prompts``); empty for zero-shot.  An output ends at the first separator or where the model starts another pair
+    (``French:``), so a pair that it made up is never part of it.
     """
     sentences = list(sentences)
     prefixes = [demonstrations] * len(sentences) if isinstance(demonstrations, str) else list(demonstrations)
     if len(prefixes) != len(sentences):
         raise ValueError(f"{len(prefixes)} demonstrations for {len(sentences)} sentences; give one, or one a sentence.")
     ids = encode(lm, [translation_prompt(s, source, target, d, separator) for s, d in zip(sentences, prefixes)])
-    end = lm.tokenizer.eos_token_id
+    marks = "|".join(map(re.escape, (separator, f"{LANGUAGES[source]}:", f"{LANGUAGES[target]}:")))
+    fill = lm.tokenizer.eos_token_id or 0  # not the tokenizer's pad token, which may lie outside the model's vocabulary
     outputs: dict[int, str] = {}
     bar = tqdm(total=len(ids), desc=f"{LANGUAGES[source]} to {LANGUAGES[target]}", leave=False)
 
+    def texts(rows: torch.Tensor, start: int) -> list[list[str]]:
+        """What each row says from ``start`` on, in pieces between the marks."""
+        return [re.split(marks, text) for text in lm.tokenizer.batch_decode(rows[:, start:], skip_special_tokens=True)]
+
     def run(indices: list[int]) -> None:
         length = max(len(ids[i]) for i in indices)
-        fill = lm.tokenizer.pad_token_id if lm.tokenizer.pad_token_id is not None else end
         # Generation goes on at the right, so padding is on the left here.
-        rows = torch.tensor([[fill or 0] * (length - len(ids[i])) + ids[i] for i in indices], device=lm.device)
+        rows = torch.tensor([[fill] * (length - len(ids[i])) + ids[i] for i in indices], device=lm.device)
         mask = torch.tensor([[0] * (length - len(ids[i])) + [1] * len(ids[i]) for i in indices], device=lm.device)
+
+        def stop(ids, scores, **kwargs):
+            return torch.tensor([len(pieces) > 1 for pieces in texts(ids, length)], device=ids.device)
+
         with torch.inference_mode():
             generated = lm.model.generate(
-                input_ids=rows,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=fill,
-                stopping_criteria=StoppingCriteriaList([_Stop(lm.tokenizer, length, separator)]),
-            )
-        for i, text in zip(indices, lm.tokenizer.batch_decode(generated[:, length:], skip_special_tokens=True)):
-            outputs[i] = text.strip().split(separator)[0].strip()
+                input_ids=rows, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=fill,
+                stopping_criteria=StoppingCriteriaList([stop]),
+            )  # fmt: skip
+        outputs.update({i: text[0].strip() for i, text in zip(indices, texts(generated, length))})
         bar.update(len(indices))
 
     with bar:
@@ -172,10 +243,7 @@ def translate(
 
 
 def right_language(texts: Sequence[str], language: str) -> np.ndarray:
-    """Bool (n,): whether lingua takes a text for ``language`` rather than another language of this package.
-
-    Empty texts are False.
-    """
+    """Bool (n,): whether lingua takes a text for ``language`` rather than another one of ``LANGUAGES``; False if empty."""
     detector, wanted = _detector(), LANGUAGES[language].upper()
     return np.array([bool(t.strip()) and getattr(detector.detect_language_of(t), "name", None) == wanted for t in texts])
 
@@ -186,3 +254,56 @@ def _detector():
 
     known = [getattr(Language, name.upper()) for name in LANGUAGES.values() if hasattr(Language, name.upper())]
     return LanguageDetectorBuilder.from_languages(*known).build()
+
+
+# -- baselines --------------------------------------------------------------------------------------------------
+
+
+def self_translate(lm: LanguageModel, task: str, examples: Dataset, language: str, demonstrations="", **options) -> Dataset:
+    """The rows in the model's own English (Etxaniz et al., arXiv 2308.01223), for ``evaluate(…, examples=…)``.
+
+    ``options`` as in :func:`translate`.  A text whose translation is empty stays as it is.
+    """
+    fields = [f for f in TASKS[task].fields if f != "question"]
+    rows = [row | {f: " ".join(row[f].split()) for f in fields} for row in examples]
+    texts = list(dict.fromkeys(row[f] for row in rows for f in fields))
+    english = dict(zip(texts, translate(lm, texts, language, "en", demonstrations, **options)))
+    return Dataset.from_list([row | {f: english[row[f]] or row[f] for f in fields} for row in rows])
+
+
+@torch.inference_mode()
+def language_vector(lm: LanguageModel, sentences: Sequence[str]) -> torch.Tensor:
+    """Mean hidden state (n_layers, hidden_size) over the tokens of sentences, at the input of each block."""
+    total, n = 0, 0
+    for ids in encode(lm, sentences):
+        hidden = lm.run(*padded([ids], lm.device), output_hidden_states=True).hidden_states
+        total, n = total + torch.stack([h[0].float().sum(dim=0) for h in hidden[: len(lm.layers)]]), n + len(ids)
+    return total / n
+
+
+@contextlib.contextmanager
+def lrp2(lm: LanguageModel, language: torch.Tensor, english: torch.Tensor, layers: tuple[int, int]) -> Iterator[None]:
+    """LRP2 (Xu, Li, Xiong, arXiv 2311.03788): while active, hidden states move to English at one layer, back at a later.
+
+    ``language``, ``english``: from :func:`language_vector`.  The two layers are tuned on labelled examples of the
+    language, a supervision that pruning does not have: say so where the two are compared.
+    """
+    first, second = layers
+    if not 1 <= first < second < len(lm.layers):
+        raise ValueError(f"layers are {layers}; allowed: two of 1 to {len(lm.layers) - 1}, the first one smaller.")
+
+    def moved(layer: int, shift: torch.Tensor):
+        def hook(module, args, output):
+            if isinstance(output, tuple):  # BLOOM
+                return (output[0] + shift[layer].to(output[0]), *output[1:])
+            return output + shift[layer].to(output)
+
+        return lm.layers[layer - 1].register_forward_hook(hook)
+
+    note = f"lrp2 {layers} {(english - language).norm():.6g}"
+    lm.interventions.append(note)
+    try:
+        with moved(first, english - language), moved(second, language - english):  # a handle is a context manager that removes its hook
+            yield
+    finally:
+        lm.interventions.remove(note)

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import sacrebleu
+from sacrebleu.significance import PairedTest
 from scipy.special import log_softmax, logsumexp
+
+#: BLEU's tokenizer where 13a does not find the words: no spaces between words, or punctuation outside ASCII.
+TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char", "th": "char", "my": "char", "hi": "intl", "ur": "intl", "ar": "intl"}
 
 
 def accuracy(predictions, labels) -> float:
     """Share of predictions that equal the label."""
     return float(np.mean(np.asarray(predictions) == np.asarray(labels)))
+
+
+def macro_f1(predictions, labels, n_labels: int) -> float:
+    """Mean over all labels of F1, 2 TP / (2 TP + FP + FN); 0 for a label neither predicted nor present."""
+    predictions, labels = np.asarray(predictions), np.asarray(labels)
+    hits = np.bincount(labels[predictions == labels], minlength=n_labels)
+    total = np.bincount(predictions, minlength=n_labels) + np.bincount(labels, minlength=n_labels)
+    return float(np.mean(2 * hits / np.maximum(total, 1)))
 
 
 def batch_calibrated(scores: np.ndarray) -> np.ndarray:
@@ -25,11 +38,21 @@ def batch_calibrated(scores: np.ndarray) -> np.ndarray:
     return log_p - (logsumexp(log_p, axis=0) - np.log(len(log_p)))
 
 
-def rank_consistency(scores_a: np.ndarray, scores_b: np.ndarray) -> float:
+def contextual_calibrated(log_likelihoods: np.ndarray, content_free: np.ndarray) -> np.ndarray:
+    """Scores (n, n_choices) against those of a question without content: log p(choice | row) - log p(choice | "N/A").
+
+    Contextual calibration (Zhao et al., arXiv 2102.09690).  ``log_likelihoods`` are sums, not means, over tokens.
+    ``content_free`` (m, n_choices) or (m, n, n_choices): of m inputs without content, whose probabilities are averaged.
+    """
+    prior = logsumexp(log_softmax(np.asarray(content_free, dtype=float), axis=-1), axis=0) - np.log(len(content_free))
+    return log_softmax(np.asarray(log_likelihoods, dtype=float), axis=1) - prior
+
+
+def rank_consistency(scores_a: np.ndarray, scores_b: np.ndarray, *, per_row: bool = False) -> float | np.ndarray:
     """RankC (Qi et al., arXiv 2310.10378): do two languages rank the choices alike?
 
     ``scores`` (n, n_choices) of the same examples in two languages, higher = likelier.  1: the same ranking
-    everywhere.  Ranks that stand further up weigh more (softmax of N - j).
+    everywhere.  Ranks that stand further up weigh more (softmax of N - j).  ``per_row``: (n,), for paired comparisons.
     """
     scores_a, scores_b = np.asarray(scores_a), np.asarray(scores_b)
     if scores_a.shape != scores_b.shape or scores_a.ndim != 2:
@@ -43,7 +66,12 @@ def rank_consistency(scores_a: np.ndarray, scores_b: np.ndarray) -> float:
     for j in range(1, n + 1):
         both = (order_a[:, :j, None] == order_b[:, None, :j]).any(axis=2).sum(axis=1)
         total += weights[j - 1] * both / j
-    return float(total.mean())
+    return total if per_row else float(total.mean())
+
+
+def rank_consistency_least_likely_first(scores_a: np.ndarray, scores_b: np.ndarray) -> float:
+    """RankC as the code of arXiv 2409.16911 has it: sorted ascending, so the least likely choice weighs most."""
+    return rank_consistency(-np.asarray(scores_a), -np.asarray(scores_b))
 
 
 def rank_consistency_chance(n_choices: int) -> float:
@@ -70,38 +98,29 @@ class Comparison:
         )
 
 
-def paired_bootstrap(correct_a, correct_b, *, groups=None, n_resamples: int = 10_000, seed: int = 0) -> Comparison:
+def paired_bootstrap(correct_a, correct_b, *, groups=None, strata=None, n_resamples: int = 10_000, seed: int = 0) -> Comparison:
     """Difference of two means on the same rows, whole groups resampled.
 
-    Parameters
-    ----------
-    correct_a, correct_b : array (n,)
-        1 or 0 a row (or any figure), of the same rows in the same order.
-    groups : array (n,), optional
-        Rows that are not independent share a value: hypotheses of one premise, and the same example in several
-        languages.  Default: every row by itself.
-
-    Returns
-    -------
-    Comparison
-        Percentile interval; p-value of a two-sided sign-flip permutation of whole groups.
+    ``correct`` (n,): 1 or 0 a row (or any figure), in the same order.  ``groups`` (n,): rows that are not independent
+    share a value: hypotheses of one premise, the same example in several languages (default: every row by itself).
+    ``strata`` (n,): the language of each row; then a mean is the mean of the languages' means, and a group is drawn
+    in all languages at once.  Percentile interval; p-value of a two-sided sign-flip permutation of whole groups.
     """
     a, b = np.asarray(correct_a, dtype=float), np.asarray(correct_b, dtype=float)
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ValueError(f"Two equally long rows of numbers are needed; these have the shapes {a.shape} and {b.shape}.")
-    sums, sizes = _by_group(b - a, groups)
+    sums, sizes = _by_group(b - a, groups, strata)
     rng = np.random.default_rng(seed)
-    draws = _resampled_means(sums, sizes, n_resamples, rng)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    flips = rng.choice([-1.0, 1.0], size=(n_resamples, len(sums))) @ sums
-    at_least = np.abs(flips) >= abs(sums.sum()) - 1e-9
-    p_value = (1 + at_least.sum()) / (1 + n_resamples)
-    return Comparison(float(sums.sum() / sizes.sum()), float(low), float(high), float(p_value), len(a), len(sums))
+    low, high = np.quantile(_resampled_means(sums, sizes, n_resamples, rng), [0.025, 0.975])
+    share = (sums / sizes.sum(axis=0)).mean(axis=1)  # what each group adds to the difference
+    flips = _in_chunks(n_resamples, lambda n: rng.choice([-1.0, 1.0], size=(n, len(share))) @ share)
+    p_value = (1 + (np.abs(flips) >= abs(share.sum()) - 1e-12).sum()) / (1 + n_resamples)
+    return Comparison(float(share.sum()), float(low), float(high), float(p_value), len(a), len(sums))
 
 
-def bootstrap_interval(values, *, groups=None, n_resamples: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of a mean, whole groups resampled."""
-    sums, sizes = _by_group(np.asarray(values, dtype=float), groups)
+def bootstrap_interval(values, *, groups=None, strata=None, n_resamples: int = 10_000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of a mean, whole groups resampled; ``strata`` as in :func:`paired_bootstrap`."""
+    sums, sizes = _by_group(np.asarray(values, dtype=float), groups, strata)
     draws = _resampled_means(sums, sizes, n_resamples, np.random.default_rng(seed))
     return tuple(float(x) for x in np.quantile(draws, [0.025, 0.975]))
 
@@ -119,30 +138,69 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def translation_quality(hypotheses: Sequence[str], references: Sequence[str], target: str) -> dict:
     """Corpus BLEU and chrF++ by sacrebleu, with 95 % bootstrap intervals and signatures.
 
-    ``target``: language code, which chooses BLEU's tokenizer (``zh``, ``ja-mecab`` …; 13a elsewhere).
+    ``target``: language code, which chooses BLEU's tokenizer (see ``TOKENIZERS``; 13a elsewhere).
     """
-    if len(hypotheses) != len(references) or not hypotheses:
-        raise ValueError(f"{len(hypotheses)} hypotheses and {len(references)} references; as many are needed, at least one.")
-    tokenizer = {"zh": "zh", "ja": "char", "ko": "char", "th": "char", "my": "char"}.get(target, "13a")
     result = {}
-    for name, metric in (("bleu", sacrebleu.BLEU(tokenize=tokenizer)), ("chrf", sacrebleu.CHRF(word_order=2))):
+    for name, metric in _translation_metrics(target, references, hypotheses).items():
         score = metric.corpus_score(list(hypotheses), [list(references)], n_bootstrap=1000)
         low, high = score._mean - score._ci, score._mean + score._ci
-        result |= {name: score.score, f"{name}_low": low, f"{name}_high": high}
-        result[f"{name}_signature"] = str(metric.get_signature())
+        signature = str(metric.get_signature())
+        result |= {name: score.score, f"{name}_low": low, f"{name}_high": high, f"{name}_signature": signature}
     return result
 
 
-def _by_group(values: np.ndarray, groups) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and number of values in each group."""
-    if groups is None:
-        return values, np.ones(len(values))
-    codes, names = pd.factorize(np.asarray(groups))
-    if len(codes) != len(values):
-        raise ValueError(f"{len(values)} values and {len(codes)} groups; as many are needed.")
-    return np.bincount(codes, values, len(names)), np.bincount(codes, minlength=len(names)).astype(float)
+def compare_translations(before, after, references, target: str, *, n_resamples: int = 1000) -> pd.DataFrame:
+    """BLEU and chrF++ of two systems on the same sentences: one row a metric; sacrebleu's paired bootstrap p-value."""
+    metrics = _translation_metrics(target, references, before, after)
+    systems = [("before", list(before)), ("after", list(after))]
+    signatures, scores = PairedTest(systems, metrics, [list(references)], "bs", n_resamples)()
+    table = []
+    for name, key in zip(metrics, [key for key in scores if key != "System"]):
+        old, new = scores[key]
+        table.append({"metric": name, "before": old.score, "after": new.score, "p_value": new.p_value, "signature": str(signatures[key])})
+    return pd.DataFrame(table)
+
+
+def degenerate_outputs(texts: Sequence[str], sources: Sequence[str] | None = None) -> dict[str, int]:
+    """How many outputs are ``empty``, ``copied`` from their source, or ``repeated``: a piece of three or more characters four times in a row."""
+    return {
+        "empty": sum(not text.strip() for text in texts),
+        "copied": sum(bool(t.strip()) and t.strip() == s.strip() for t, s in zip(texts, sources or [])),
+        "repeated": sum(bool(re.search(r"(\S.{2,}?)(\s*\1){3}", text)) for text in texts),
+    }
+
+
+def _translation_metrics(target: str, references, *systems) -> dict:
+    for hypotheses in systems:
+        if len(hypotheses) != len(references) or not hypotheses:
+            raise ValueError(f"{len(hypotheses)} hypotheses and {len(references)} references; as many are needed, at least one.")
+    return {"bleu": sacrebleu.BLEU(tokenize=TOKENIZERS.get(target, "13a")), "chrf": sacrebleu.CHRF(word_order=2)}
+
+
+def _by_group(values: np.ndarray, groups, strata) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and number of values by group and stratum: (n_groups, n_strata)."""
+    groups = range(len(values)) if groups is None else groups
+    strata = [0] * len(values) if strata is None else strata
+    if not len(values) == len(groups) == len(strata):
+        raise ValueError(f"{len(values)} values, {len(groups)} groups and {len(strata)} strata; as many are needed.")
+    codes = [pd.factorize(np.asarray(names))[0] for names in (groups, strata)]
+    table = np.zeros((2, *(code.max() + 1 for code in codes)))
+    np.add.at(table[0], tuple(codes), values)
+    np.add.at(table[1], tuple(codes), 1)
+    return table[0], table[1]
 
 
 def _resampled_means(sums: np.ndarray, sizes: np.ndarray, n_resamples: int, rng) -> np.ndarray:
-    picks = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=n_resamples)
-    return (picks @ sums) / (picks @ sizes)
+    """Means over strata of their means.  A resample without any row of a stratum leaves that stratum out."""
+
+    def draw(n: int) -> np.ndarray:
+        picks = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=n)
+        counts = picks @ sizes
+        return np.nanmean(np.divide(picks @ sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0), axis=1)
+
+    return _in_chunks(n_resamples, draw)
+
+
+def _in_chunks(n: int, draw, chunk: int = 1000) -> np.ndarray:
+    """``draw(k)`` for n in all, so that memory does not grow with the number of resamples."""
+    return np.concatenate([draw(min(chunk, n - done)) for done in range(0, n, chunk)])

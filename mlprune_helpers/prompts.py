@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -63,34 +64,74 @@ def translation_prompt(sentence: str, source: str, target: str, demonstrations: 
     return f"{demonstrations}{LANGUAGES[source]}: {sentence}{separator}{LANGUAGES[target]}:"
 
 
-def task_prompts(task: str, rows, *, template: str = "paper", shots: int = 0, seed: int = 0):
-    """Prompts and choices of task rows.
+class _Filler(string.Formatter):
+    """``str.format`` with the conversions of ``templates.yml``."""
 
-    ``shots`` puts that many solved rows of other groups before each prompt, drawn with ``seed``, separated by a
-    blank line.
+    def convert_field(self, value, conversion):
+        if conversion == "t":
+            return value.rstrip().rstrip(".。।")
+        if conversion == "l":
+            return value[:1].lower() + value[1:]
+        if conversion == "c":
+            return " ".join(value.split()[:128])[:768]
+        return super().convert_field(value, conversion)
 
-    Returns
-    -------
-    prompts : list of str
-    choices : list of list of str
-        One list a prompt; a scored string is prompt + choice.
+
+def task_prompts(
+    task: str, rows, *, template="paper", language: str = "en", shots: int = 0, seed: int = 0, content_free: str | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Prompts, and a list of choices for each; a scored string is prompt + choice.
+
+    ``template``: ``"paper"``, the paper's English ones; ``"native"``, those of ``language``; or one's own, ``{"prompt":
+    "{premise} …", "choices": […]}`` with a choice a label.  ``shots``: so many solved rows of other groups stand before
+    each prompt, drawn with ``seed``; the same for all rows of a group, and in every language of a parallel task.
+    ``content_free``: what stands in the place of the texts asked about, but not of shots or of given answers.
     """
-    if template != "paper":
-        raise ValueError(f"template is {template!r}; allowed: 'paper' (the paper's English templates).")
-    declared, rows = TASKS[task], list(rows)
-    prompts = [declared.prompt(row) for row in rows]
-    choices = [declared.choices(row) for row in rows]
+    asked, rows = _template(task, template, language), list(rows)
+    fill = _Filler().format
+
+    def prompt(row):
+        text = asked["prompt"]
+        if not isinstance(text, str):
+            ((column, texts),) = text.items()
+            if row[column] not in texts:
+                raise DataError(f"{task}: {column} is {row[column]!r}; the template knows {', '.join(texts)}.")
+            text = texts[row[column]]
+        return fill(text, **row)
+
+    def choices(row):
+        return [fill(choice, **row) for choice in asked["choices"]]
+
+    shown = [""] * len(rows)
     if shots:
-        rng = np.random.default_rng(seed)
-        solved = [p + c[row["label"]] for p, c, row in zip(prompts, choices, rows)]
-        shown = []
-        for row in rows:
-            others = [i for i, other in enumerate(rows) if other["group"] != row["group"]]
+        solved = [prompt(row) + choices(row)[row["label"]] + "\n\n" for row in rows]
+        groups = [row["group"] for row in rows]
+        rng, before = np.random.default_rng(seed), {}
+        for group in dict.fromkeys(groups):
+            others = [i for i in rng.permutation(len(rows)) if groups[i] != group][:shots]
             if len(others) < shots:
                 raise DataError(f"{shots} shots asked, but only {len(others)} rows of other groups to draw from.")
-            shown.append("".join(solved[i] + "\n\n" for i in rng.choice(others, shots, replace=False)))
-        prompts = [s + p for s, p in zip(shown, prompts)]
-    return prompts, choices
+            before[group] = "".join(solved[i] for i in others)
+        shown = [before[group] for group in groups]
+    if content_free is not None:
+        texts = [f for f in TASKS[task].fields if f != "question" and not f.startswith("choice")]
+        rows = [row | dict.fromkeys(texts, content_free) for row in rows]
+    return [before + prompt(row) for before, row in zip(shown, rows)], [choices(row) for row in rows]
+
+
+def _template(task: str, template, language: str) -> dict:
+    """The prompt and choices of a task, by name or as given."""
+    declared = TASKS[task]
+    if isinstance(template, str):
+        if template not in declared.templates:
+            raise ValueError(f"template is {template!r}; {task} has {', '.join(declared.templates)}, or give a prompt and choices.")
+        found = declared.templates[template]
+        if "prompt" not in found and language not in found:
+            raise ValueError(f"{task} has no {template} template in {language!r}, but in {', '.join(found)}; or give a prompt and choices.")
+        template = found if "prompt" in found else found[language]
+    if set(template) != {"prompt", "choices"} or len(template["choices"]) != len(declared.labels):
+        raise ValueError(f"A template of {task} needs a prompt and {len(declared.labels)} choices (one each: {', '.join(declared.labels)}), not {template!r}.")
+    return template
 
 
 # -- token ids --------------------------------------------------------------------------------------------------

@@ -1,8 +1,17 @@
-"""Log-likelihood of choices: which continuation does the model find likeliest?"""
+"""Log-likelihood of choices: which continuation does the model find likeliest?
+
+Strings that start alike form a unit.  Its common prefix runs once, and its strings go on from the cached keys and
+values.  The output head, dear where the vocabulary is large, runs only where a token is scored, and once for all
+strings that are the same up to there.
+"""
 
 from __future__ import annotations
 
+import copy
+import itertools
+import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,150 +20,170 @@ from tqdm.auto import tqdm
 from .models import LanguageModel
 from .prompts import encode, padded, run_in_batches
 
-REDUCTIONS = ("mean", "sum")
-SPANS = ("full", "continuation")
+ALLOWED = {"reduction": ("mean", "sum"), "span": ("full", "continuation"), "truncation": ("left", "error")}
+MAX_UNIT = 64  # strings in a unit; bounds the search for units
+
+
+class Scored(NamedTuple):
+    """``scores``, ``n_tokens`` (how many were scored) and ``n_cut`` (how many did not fit): (n_prompts, n_choices)."""
+
+    scores: np.ndarray
+    n_tokens: np.ndarray
+    n_cut: np.ndarray
 
 
 def score_choices(
-    lm: LanguageModel,
-    prompts: Sequence[str],
-    choices: Sequence[Sequence[str]],
-    *,
-    reduction: str = "mean",
-    span: str = "full",
-    token_budget: int = 2048,
-    logit_budget: int = 256,
-) -> np.ndarray:
+    lm: LanguageModel, prompts: Sequence[str], choices: Sequence[Sequence[str]], *, reduction: str = "mean",
+    span: str = "full", max_length: int | None = None, truncation: str = "left", details: bool = False,
+    token_budget: int | None = None, logit_budget: int = 256,
+) -> np.ndarray | Scored:  # fmt: skip
     """Token log-likelihood of prompt + choice, tokenized as one string.
 
     Parameters
     ----------
-    choices : list of str per prompt
-        As many for each prompt.
-    reduction : {"mean", "sum"}
     span : {"full", "continuation"}
-        ``"full"``: every token that is predicted, T - 1 of T (the paper, with ``"mean"``).  ``"continuation"``:
-        tokens from index ``len(tok(prompt))`` on, as lm-evaluation-harness counts them (with ``"sum"``).
+        ``"full"``: every token that is predicted, T - 1 of T (the paper, with ``reduction="mean"``).
+        ``"continuation"``: tokens from index ``len(tok(prompt))`` on, spaces at the prompt's end counted with the
+        choice, as lm-evaluation-harness has it (with ``"sum"``).
+    max_length, truncation : int; {"left", "error"}
+        How many tokens may go in (default: what the model takes; the last of a string never goes in).  Of a longer
+        string the earliest are cut, except a beginning-of-sequence token; or it is an error.
+    details : bool
+        Return a :class:`Scored` instead of the scores (n_prompts, n_choices).  Without it, a cut is a warning.
     token_budget, logit_budget : int
-        Padded tokens in a batch, and positions whose logits are held at once.  Results do not depend on them.
+        Padded tokens in a batch (default 1,024 on a CPU, else 16,384), and positions whose logits are held at once.
+        Results do not depend on them.
 
-    Returns
-    -------
-    array (n_prompts, n_choices)
-        Higher is likelier.
-
-    Raises
-    ------
-    ValueError
-        Ragged choices, an empty span, a string longer than the model takes, or a score that is not finite.
+    Raises ValueError for ragged choices, an empty span, a string too long, or a score that is not finite.
     """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction is {reduction!r}; allowed: {', '.join(REDUCTIONS)}.")
-    if span not in SPANS:
-        raise ValueError(f"span is {span!r}; allowed: {', '.join(SPANS)}.")
+    for name, value in {"reduction": reduction, "span": span, "truncation": truncation}.items():
+        if value not in ALLOWED[name]:
+            raise ValueError(f"{name} is {value!r}; allowed: {', '.join(ALLOWED[name])}.")
     n_choices = {len(c) for c in choices}
     if len(prompts) != len(choices) or len(n_choices) != 1:
         raise ValueError(f"{len(prompts)} prompts and {len(choices)} lists of {sorted(n_choices)} choices; every prompt needs as many.")
     (n_choices,) = n_choices
     ids = encode(lm, [p + c for p, cs in zip(prompts, choices) for c in cs])
-    longest = max(map(len, ids))
-    if lm.max_positions and longest > lm.max_positions:
-        raise ValueError(f"A string of {longest} tokens; {lm.name} takes {lm.max_positions}. Shorten the texts or use fewer shots.")
-    if span == "full":
-        starts = [1] * len(ids)
-    else:
-        starts = [len(x) for x in encode(lm, prompts) for _ in range(n_choices)]
+    starts = [1] * len(ids)
+    if span == "continuation":
+        starts = [len(x) for x in encode(lm, [p.rstrip() or p for p in prompts]) for _ in range(n_choices)]
     for i, (tokens, start) in enumerate(zip(ids, starts)):
         if start >= len(tokens):
             raise ValueError(f"Choice {i % n_choices} of prompt {i // n_choices} adds no token to score.")
+    limit = max_length or lm.max_positions
+    n_cut = [max(0, len(x) - 1 - limit) if limit else 0 for x in ids]
+    if any(n_cut) and truncation == "error":
+        raise ValueError(f"A string of {max(map(len, ids))} tokens; {limit} fit. Shorten the texts, use fewer shots, or cut them: truncation='left'.")
+    if any(n_cut) and not details:
+        warnings.warn(f"{np.count_nonzero(n_cut)} of {len(ids)} strings were cut on the left to {limit} tokens.", stacklevel=2)
+    for i in np.flatnonzero(n_cut):
+        kept = int(ids[i][0] == lm.tokenizer.bos_token_id)
+        ids[i] = ids[i][:kept] + ids[i][kept + n_cut[i] :]
+        starts[i] = max(1, starts[i] - n_cut[i])
 
-    units = _units(ids, n_choices)
     logprob = [np.zeros(len(x)) for x in ids]  # of token t, at t; index 0 is never predicted
-    bar = tqdm(total=len(ids), desc="scoring", leave=False)
+    token_budget = token_budget or (1024 if lm.device.type == "cpu" else 16384)
+    with tqdm(total=len(ids), desc="scoring", leave=False) as bar, torch.inference_mode():
+        _fill(lm, ids, starts, logprob, token_budget, logit_budget, bar)
 
-    def run(indices: list[int]) -> None:
-        batch = [units[k] for k in indices]
-        for (i, t), value in _token_logprobs(lm, ids, starts, batch, logit_budget):
-            logprob[i][t] = value
-        bar.update(sum(len(members) for members, _ in batch))
-
-    with bar:
-        run_in_batches([shared + sum(len(ids[i]) - shared for i in members) for members, shared in units], token_budget, run)
-
-    scores = np.zeros(len(ids))
-    for members, shared in units:
-        for i in members:
-            logprob[i][:shared] = logprob[members[0]][:shared]
-            part = logprob[i][starts[i] :]
-            scores[i] = part.mean() if reduction == "mean" else part.sum()
+    parts = [x[start:] for x, start in zip(logprob, starts)]
+    scores = np.array([getattr(x, reduction)() for x in parts])
     if not np.isfinite(scores).all():
         i = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise ValueError(f"The score of choice {i % n_choices} of prompt {i // n_choices} is not finite; load the model in float32.")
-    return scores.reshape(-1, n_choices)
+    result = Scored(*(np.array(x).reshape(-1, n_choices) for x in (scores, [len(x) for x in parts], n_cut)))
+    return result if details else result.scores
 
 
-def _units(ids: list[list[int]], n_choices: int) -> list[tuple[list[int], int]]:
-    """(strings, number of leading tokens they share) of each prompt, found on token ids.
+def _units(ids: list[list[int]]) -> list[tuple[list[int], int]]:
+    """(strings, number of leading tokens they share): the sorted strings, cut so that the fewest tokens are computed.
 
-    Every string keeps at least one token of its own.  Where the first tokens differ already, each string is a unit.
+    The last token of a string is never fed.
     """
-    units = []
-    for first in range(0, len(ids), n_choices):
-        members = list(range(first, first + n_choices))
-        rows = [ids[i] for i in members]
-        limit = min(map(len, rows)) - 1
-        shared = next((t for t in range(limit) if len({row[t] for row in rows}) > 1), limit)
-        units += [(members, shared)] if shared else [([i], len(ids[i]) - 1) for i in members]
+    order = sorted(range(len(ids)), key=lambda i: ids[i][:-1])
+    fed = [ids[i][:-1] for i in order]
+    common = [0] + [sum(itertools.takewhile(bool, (x == y for x, y in zip(*pair)))) for pair in itertools.pairwise(fed)]
+    saved, begins = [0], [0]  # of the first n strings: tokens saved, and where the last run begins
+    for end in range(1, len(fed) + 1):
+        saved.append(saved[-1])
+        begins.append(end - 1)
+        shared = len(fed[end - 1])
+        for begin in range(end - 2, max(-1, end - 1 - MAX_UNIT), -1):
+            shared = min(shared, common[begin + 1])
+            if not shared:
+                break
+            if saved[begin] + (end - begin - 1) * shared > saved[end]:
+                saved[end], begins[end] = saved[begin] + (end - begin - 1) * shared, begin
+    units, end = [], len(fed)
+    while end:
+        begin = begins[end]
+        shared = len(fed[begin]) if end - begin == 1 else min(common[begin + 1 : end])
+        units.append(([order[k] for k in range(begin, end)], shared))
+        end = begin
     return units
 
 
-def _token_logprobs(lm, ids, starts, units, logit_budget: int) -> list[tuple[tuple[int, int], float]]:
-    """((string i, token t), log-probability) for every scored token of the units.
+def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int, bar) -> None:
+    """Write the log-probability of every scored token into ``logprob``."""
+    units = _units(ids)
 
-    The shared prefix of a unit runs once; its choices go on from the cached keys and values.  The last token of a
-    string is never fed, and logits are computed only where a token is scored.
-    """
-    owners = [(row, i) for row, (members, shared) in enumerate(units) for i in members if len(ids[i]) - shared > 1]
-    width = max(shared for _, shared in units)
-    offsets = [width - shared for _, shared in units]  # prefixes end together, so that choices follow at once
-    prefixes = torch.zeros(len(units), width, dtype=torch.long)
-    mask = torch.zeros(len(units), width, dtype=torch.long)
-    for row, ((members, shared), offset) in enumerate(zip(units, offsets)):
-        prefixes[row, offset:] = torch.tensor(ids[members[0]][:shared])
-        mask[row, offset:] = 1
-    with torch.inference_mode():
-        output = lm.run(prefixes, mask, use_cache=bool(owners))
-        places, wanted = [], []  # where the hidden state stands, which (string, token) it predicts
-        for row, ((members, shared), offset) in enumerate(zip(units, offsets)):
-            first = members[0]
-            inside = range(starts[first], shared)
-            places += [(row, offset + t - 1) for t in inside] + [(row, width - 1)] * len(members)
-            wanted += [(first, t) for t in inside] + [(i, shared) for i in members]
-        values = _at(lm, output[0], places, [ids[i][t] for i, t in wanted], logit_budget)
-        found = list(zip(wanted, values))
-        if owners:
-            rests = [ids[i][units[row][1] : -1] for row, i in owners]
-            tokens, rest_mask = padded(rests, "cpu")
-            rows = torch.tensor([row for row, _ in owners])
-            cache = output.past_key_values
-            cache.batch_select_indices(rows.to(lm.device))
-            hidden = lm.run(tokens, torch.cat([mask[rows], rest_mask], dim=1), past_key_values=cache)[0]
-            places, wanted = [], []
-            for k, (row, i) in enumerate(owners):
-                shared = units[row][1]
-                places += [(k, t - shared - 1) for t in range(max(shared + 1, starts[i]), len(ids[i]))]
-                wanted += [(i, t) for t in range(max(shared + 1, starts[i]), len(ids[i]))]
-            values = _at(lm, hidden, places, [ids[i][t] for i, t in wanted], logit_budget)
-            found += zip(wanted, values)
-    return found
+    def run(indices: list[int]) -> None:
+        batch = [units[k] for k in indices]
+        width = max(shared for _, shared in batch)
+        prefixes = torch.zeros(len(batch), width, dtype=torch.long)
+        mask = torch.zeros_like(prefixes)
+        rests, wanted = [], {}  # what follows the prefixes; (row, position) → {token: [(string, index of the token)]}
+        for row, (members, shared) in enumerate(batch):
+            prefixes[row, width - shared :] = torch.tensor(ids[members[0]][:shared])
+            mask[row, width - shared :] = 1  # prefixes end together, so that the rest follows at once
+            for i in members:
+                for t in range(starts[i], shared + 1):
+                    wanted.setdefault((row, width - shared + t - 1), {}).setdefault(ids[i][t], []).append((i, t))
+                if shared < len(ids[i]) - 1:
+                    rests.append((row, i, ids[i][shared:-1]))
+        output = lm.run(prefixes, mask, use_cache=bool(rests))
+        write(output[0], wanted)
+        cache = output.past_key_values if rests else None
+        del output
+
+        def run_rests(chosen: list[int]) -> None:
+            part = [rests[k] for k in chosen]
+            rows = torch.tensor([row for row, _, _ in part])
+            tokens, rest_mask = padded([rest for _, _, rest in part], "cpu")
+            full_mask = torch.cat([mask[rows], rest_mask], dim=1)
+            hidden = lm.run(tokens, full_mask, past_key_values=_branch(cache, rows.to(lm.device)))[0]
+            wanted, places = {}, {}  # the same tokens after the same prefix end in the same hidden state: one place
+            for k, (row, i, rest) in enumerate(part):
+                shared = batch[row][1]
+                for t in range(max(shared + 1, starts[i]), len(ids[i])):
+                    place = places.setdefault((row, *rest[: t - shared]), (k, t - shared - 1))
+                    wanted.setdefault(place, {}).setdefault(ids[i][t], []).append((i, t))
+            write(hidden, wanted)
+
+        # A cached token is copied, not computed: it counts an eighth.
+        run_in_batches([len(rest) + batch[row][1] // 8 for row, _, rest in rests], token_budget, run_rests)
+        bar.update(sum(len(members) for members, _ in batch))
+
+    def write(hidden: torch.Tensor, wanted: dict) -> None:
+        places = list(wanted)
+        for k in range(0, len(places), logit_budget):
+            part = places[k : k + logit_budget]
+            rows, positions = torch.tensor(part, device=hidden.device).T
+            logits = lm.logits(hidden[rows, positions]).float()
+            pairs = [(n, token) for n, place in enumerate(part) for token in wanted[place]]
+            where, tokens = torch.tensor(pairs, device=logits.device).T
+            values, top = logits[where, tokens], logits.amax(dim=1)
+            norm = top + logits.sub_(top[:, None]).exp_().sum(dim=1).log()  # in place: logsumexp would hold as much again
+            for (n, token), value in zip(pairs, (values - norm[where]).tolist()):
+                for i, t in wanted[part[n]][token]:
+                    logprob[i][t] = value
+
+    run_in_batches([shared for _, shared in units], token_budget, run)
 
 
-def _at(lm, hidden, places: list[tuple[int, int]], targets: list[int], logit_budget: int) -> list[float]:
-    """Log-probability of each target token after the hidden state at its place (row, position)."""
-    values = []
-    for k in range(0, len(places), logit_budget):
-        rows, positions = torch.tensor(places[k : k + logit_budget], device=hidden.device).T
-        logits = lm.logits(hidden[rows, positions]).float()
-        target = torch.tensor(targets[k : k + logit_budget], device=logits.device)
-        values += (logits.gather(1, target[:, None])[:, 0] - logits.logsumexp(dim=1)).tolist()
-    return values
+def _branch(cache, rows: torch.Tensor):
+    """A cache that holds ``rows`` of another, which stays as it is."""
+    branch = copy.copy(cache)
+    branch.layers = [copy.copy(layer) for layer in cache.layers]
+    branch.batch_select_indices(rows)
+    return branch
