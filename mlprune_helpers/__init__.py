@@ -4,10 +4,14 @@ from .activations import ActivationStats, collect_activations
 from .data import BOOK_LANGUAGES, LANGUAGES, TASKS, DataError, load_parallel, load_task
 from .evaluation import Evaluation, evaluate, right_language, translate
 from .features import (
+    SignFlip,
+    feature_stability,
     logit_lens,
     matched_random_features,
+    outlier_features,
     overlap,
     relative_change,
+    sign_flip_test,
     top_features,
     translation_specific_features,
     zero_features,
@@ -28,13 +32,16 @@ from .prompts import build_demonstrations, encode, task_prompts, translation_pro
 from .pruning import (
     PruningReport,
     apply_masks,
+    global_masks,
     magnitude_score,
     nm_mask,
     prune,
     pruned,
     random_score,
     refined_norm,
+    ria_score,
     save_pruned,
+    sparsegpt,
     unstructured_mask,
     wanda_score,
 )

@@ -92,7 +92,7 @@ class LanguageModel:
 
     @property
     def hidden_size(self) -> int:
-        return self.model.get_input_embeddings().weight.shape[1]
+        return self.model.config.get_text_config().hidden_size  # OPT-350M embeds into fewer dimensions
 
     @property
     def max_positions(self) -> int | None:
