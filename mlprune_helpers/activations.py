@@ -22,14 +22,14 @@ from .models import LanguageModel
 from .prompts import encode, padded, run_in_batches
 
 PADDINGS = ("masked", "counted")
-MASSIVE = 100.0, 1000.0  # larger than the one, and than the other times the median of the token (arXiv 2402.17762)
+SUMS = ("hidden_sum", "hidden_above", "hidden_massive")
 
 
 @dataclass
 class ActivationStats:
     """Sums over token positions; every norm, mean and share follows from them.
 
-    Layers of the residual stream: before block 0, …, before block L-1, after the last block (before the final norm).
+    Layers of the residual stream: before block 0, …, before block L-1, after it (before the final norm).
 
     Attributes
     ----------
@@ -42,10 +42,8 @@ class ActivationStats:
     hidden_max, hidden_sum : float arrays (n_layers + 1, hidden_size)
         Largest absolute value; sum of the values, with their signs.
     hidden_above, hidden_massive : int64 arrays (n_layers + 1, hidden_size)
-        Positions at which the absolute value exceeds ``threshold``; at which it is a massive activation: above
-        100 and above 1,000 times the median of its hidden state (Sun et al., arXiv 2402.17762).
-    threshold : float
-        6 by default, as in LLM.int8 (arXiv 2208.07339).
+        Positions where the absolute value exceeds ``threshold`` (6 in LLM.int8, arXiv 2208.07339), and where it is
+        a massive activation: above 100 and 1,000 times the median of its hidden state (arXiv 2402.17762).
     """
 
     prompt_squares: np.ndarray
@@ -83,12 +81,12 @@ class ActivationStats:
 
     @property
     def share_above(self) -> np.ndarray:
-        """Share of tokens whose absolute value exceeds ``threshold`` (n_layers + 1, hidden_size)."""
+        """Share of tokens at which a feature exceeds ``threshold`` (n_layers + 1, hidden_size)."""
         return self.hidden_above / self.n_tokens
 
     @property
     def share_massive(self) -> np.ndarray:
-        """Share of tokens at which the feature is a massive activation (n_layers + 1, hidden_size)."""
+        """Share of tokens at which a feature is a massive activation (n_layers + 1, hidden_size)."""
         return self.hidden_massive / self.n_tokens
 
     @property
@@ -101,15 +99,13 @@ class ActivationStats:
         if self.input_squares.keys() != other.input_squares.keys() or self.hidden_max.shape != other.hidden_max.shape:
             raise ValueError("These statistics are of different models and cannot be merged.")
         if self.threshold != other.threshold:
-            raise ValueError(f"Thresholds {self.threshold} and {other.threshold} differ: collect both with the same one.")
+            raise ValueError(f"Thresholds {self.threshold} and {other.threshold} differ: collect both with the same.")
         return ActivationStats(
             np.concatenate([self.prompt_squares, other.prompt_squares]),
             np.concatenate([self.prompt_tokens, other.prompt_tokens]),
             {name: squares + other.input_squares[name] for name, squares in self.input_squares.items()},
             np.maximum(self.hidden_max, other.hidden_max),
-            self.hidden_sum + other.hidden_sum,
-            self.hidden_above + other.hidden_above,
-            self.hidden_massive + other.hidden_massive,
+            *(getattr(self, name) + getattr(other, name) for name in SUMS),
             self.threshold,
         )
 
@@ -130,74 +126,54 @@ class ActivationStats:
 
 
 def collect_activations(
-    lm: LanguageModel,
-    prompts: Sequence[str],
-    *,
-    max_length: int = 512,
-    padding: str = "masked",
-    skip_first: int = 0,
-    threshold: float = 6.0,
-    token_budget: int = 2048,
-) -> ActivationStats:
+    lm: LanguageModel, prompts: Sequence[str], *, max_length: int = 512, padding: str = "masked", skip_first: int = 0,
+    threshold: float = 6.0, token_budget: int = 2048,
+) -> ActivationStats:  # fmt: skip
     """Run the model once over the prompts and sum up its features, in float32 whatever the model's own type.
 
     Parameters
     ----------
-    max_length : int
-        Tokens at which a prompt is cut.
+    max_length, skip_first : int
+        Tokens at which a prompt is cut, and how many to leave out at its start (the attention sink).
     padding : {"masked", "counted"}
         ``"counted"`` reproduces the published code: every prompt is padded to ``max_length`` and the padding
         enters the norms.
-    skip_first : int
-        Leave out the first tokens of every prompt (the attention sink).
     threshold : float
-        Absolute value above which tokens are counted in ``hidden_above``.
+        Absolute value above which positions enter ``hidden_above``.
     token_budget : int
         Padded tokens in a batch; halved when memory runs out.  Results do not depend on it.
 
-    Raises
-    ------
-    ValueError
-        Also when an activation is not finite, naming where.
+    Raises ValueError also where an activation is not finite, naming the layer or the matrix.
     """
     ids, lengths = token_ids(lm, prompts, max_length, padding)
-    if not 0 <= skip_first < min(map(len, ids)):
-        raise ValueError(
-            f"skip_first is {skip_first}; allowed: 0 to {min(map(len, ids)) - 1}, as the shortest prompt has "
-            f"{min(map(len, ids))} tokens."
-        )
+    shortest = min(map(len, ids))
+    if not 0 <= skip_first < shortest:
+        raise ValueError(f"skip_first is {skip_first}; allowed: 0 to {shortest - 1}, one token less than the shortest prompt.")
     shape = len(lm.layers) + 1, lm.hidden_size
     squares, tokens = np.zeros((len(ids), *shape), np.float32), np.zeros(len(ids), np.int64)
-    largest, total = np.zeros(shape, np.float32), np.zeros(shape)
-    above, massive = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    largest, sums = np.zeros(shape, np.float32), [np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64)]
     inputs = InputSquares(lm.prunable)
     bar = tqdm(total=len(ids), desc="activations", leave=False)
 
     def run(indices: list[int]) -> None:
         input_ids, mask = padded([ids[i] for i in indices], lm.device, lengths[indices[0]])
         counted = counted_positions(mask, padding, skip_first)
-        seen: dict[int, tuple[np.ndarray, ...]] = {}  # taken over once the whole pass has succeeded
+        seen: dict[int, list[np.ndarray]] = {}  # taken over once the whole pass has succeeded
 
         def see(layer: int, hidden: Tensor) -> None:
             hidden = hidden.float().masked_fill(~counted.to(hidden.device)[..., None], 0)
-            size = hidden.abs()
-            large = size > torch.clamp(MASSIVE[1] * size.median(dim=-1, keepdim=True).values, min=MASSIVE[0])
-            sums = (
-                size.square().sum(dim=1),
-                size.amax(dim=(0, 1)),
-                hidden.sum(dim=(0, 1), dtype=torch.float64),
-                (size > threshold).sum(dim=(0, 1)),
-                large.sum(dim=(0, 1)),
-            )
-            seen[layer] = tuple(x.cpu().numpy() for x in sums)
+            size, over = hidden.abs(), (0, 1)
+            massive = size > (1000 * size.median(dim=-1, keepdim=True).values).clamp_min(100)
+            found = size.square().sum(1), size.amax(over), hidden.double().sum(over), (size > threshold).sum(over), massive.sum(over)
+            seen[layer] = [x.cpu().numpy() for x in found]
 
         with torch.inference_mode(), residual_stream(lm, see), inputs.counting(counted):
             lm.decoder(input_ids=input_ids, attention_mask=mask, use_cache=False)
-        for layer, (of_prompts, maximum, *sums) in seen.items():
+        for layer, (of_prompts, maximum, *more) in seen.items():
             squares[indices, layer] = of_prompts
             np.maximum(largest[layer], maximum, out=largest[layer])
-            for array, more in zip((total, above, massive), sums):
-                array[layer] += more
+            for total, part in zip(sums, more):
+                total[layer] += part
         tokens[indices] = counted.sum(dim=1).cpu().numpy()
         bar.update(len(indices))
 
@@ -206,16 +182,15 @@ def collect_activations(
     if not np.isfinite(squares).all():
         layer = int(np.argwhere(~np.isfinite(squares))[:, 1].min())
         raise ValueError(f"{lm.name}: hidden states are not finite from layer {layer} on; load the model in float32.")
-    return ActivationStats(squares, tokens, inputs.arrays(), largest, total, above, massive, float(threshold))
+    input_squares = {name: x.cpu().numpy() for name, x in inputs.checked().items()}
+    return ActivationStats(squares, tokens, input_squares, largest, *sums, float(threshold))
 
 
-# -- what pruning and features share ----------------------------------------------------------------------------
+# -- what features and pruning share ----------------------------------------------------------------------------
 
 
-def token_ids(
-    lm: LanguageModel, prompts: Sequence[str], max_length: int, padding: str
-) -> tuple[list[list[int]], list[int]]:
-    """Ids of every prompt, cut at ``max_length``, and the length each is padded to at least."""
+def token_ids(lm: LanguageModel, prompts: Sequence[str], max_length: int, padding: str) -> tuple[list[list[int]], list[int]]:
+    """Ids of every prompt, cut at ``max_length``, and the length it is padded to at least."""
     if padding not in PADDINGS:
         raise ValueError(f"padding is {padding!r}; allowed: {', '.join(PADDINGS)}.")
     ids = encode(lm, prompts, max_length)
@@ -238,8 +213,7 @@ def hidden_input(args: tuple, kwargs: dict) -> Tensor:
 def residual_stream(lm: LanguageModel, see: Callable[[int, Tensor], Tensor | None]) -> Iterator[None]:
     """While active, every forward pass calls ``see(layer, hidden)`` for layers 0 … n_layers.
 
-    ``hidden`` (batch, length, hidden_size): what block ``layer`` receives; at n_layers, what the last block puts
-    out.  A tensor that ``see`` returns takes its place.
+    A tensor that ``see`` returns takes the place of ``hidden`` (batch, length, hidden_size).
     """
 
     def before(module, args, kwargs, layer):
@@ -250,54 +224,60 @@ def residual_stream(lm: LanguageModel, see: Callable[[int, Tensor], Tensor | Non
         if (new := see(len(lm.layers), output[0] if isinstance(output, tuple) else output)) is not None:
             return (new, *output[1:]) if isinstance(output, tuple) else new
 
-    handles = [
-        block.register_forward_pre_hook(partial(before, layer=i), with_kwargs=True) for i, block in enumerate(lm.layers)
-    ]
-    handles.append(lm.layers[-1].register_forward_hook(after))
-    try:
+    with contextlib.ExitStack() as hooks:
+        for i, block in enumerate(lm.layers):
+            hooks.enter_context(block.register_forward_pre_hook(partial(before, layer=i), with_kwargs=True))
+        hooks.enter_context(lm.layers[-1].register_forward_hook(after))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+class LastInput(Exception):
+    """All matrices of a block have seen their inputs; what the last one makes of it does not matter."""
 
 
 class InputSquares:
     """Running sums over the inputs of matrices, in float32 or better whatever the model's own type.
 
     ``sums``: {name: sum of squares (in_features,), float64}; with ``products``, {name: sum of x xᵀ
-    (in_features, in_features), float32}, which SparseGPT needs.
+    (in_features, in_features)}, which SparseGPT needs.  ``calls``: of the matrices in the last whole pass.
     """
 
     def __init__(self, matrices: dict[str, torch.nn.Module], products: bool = False):
-        self.matrices, self.products = matrices, products
+        self.matrices, self.products, self.calls = matrices, products, 0
         self.sums: dict[str, Tensor] = {}
 
     @contextlib.contextmanager
-    def counting(self, counted: Tensor, weight: float = 1.0) -> Iterator[None]:
-        """Add, times ``weight``, what is received at the counted positions (batch, length); nothing, if the pass fails."""
+    def counting(self, counted: Tensor, weight: float = 1.0, stop_at: int | None = None) -> Iterator[None]:
+        """Add, times ``weight``, what is received at counted positions (batch, length); nothing, if the pass fails.
+
+        The pass ends in front of call ``stop_at``, whose input is added.
+        """
         batch: dict[str, Tensor] = {}
         last: list = [None, None]  # query, key and value read the same tensor: square it once
-        everything = bool(counted.all())
+        everything, calls = bool(counted.all()), 0
 
         def before(module, args, name):
-            inputs = args[0]
+            nonlocal calls
+            inputs, calls = args[0], calls + 1
             if inputs is not last[0]:
                 rows = inputs.flatten(0, -2)  # OPT has put batch and length into one dimension already
-                if not everything:
-                    rows = rows[counted.flatten().to(rows.device)]
+                rows = rows if everything else rows[counted.flatten().to(rows.device)]
+                dtype = torch.promote_types(rows.dtype, torch.float32)
                 if self.products:
-                    squares = rows.float().T @ rows.float()
+                    squares = rows.to(dtype).T @ rows.to(dtype)
                 else:
-                    squares = torch.linalg.vector_norm(rows, dim=0, dtype=torch.float32).double().square()
+                    squares = torch.linalg.vector_norm(rows, dim=0, dtype=dtype).double().square()
                 last[:] = inputs, squares * weight
             batch[name] = batch[name] + last[1] if name in batch else last[1]
+            if calls == stop_at:
+                raise LastInput
 
-        handles = [m.register_forward_pre_hook(partial(before, name=name)) for name, m in self.matrices.items()]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        with contextlib.ExitStack() as hooks:
+            for name, module in self.matrices.items():
+                hooks.enter_context(module.register_forward_pre_hook(partial(before, name=name)))
+            with contextlib.suppress(LastInput):
+                yield
+        self.calls = calls
         for name, squares in batch.items():
             self.sums[name] = self.sums[name] + squares if name in self.sums else squares
 
@@ -309,7 +289,3 @@ class InputSquares:
             if not torch.isfinite(self.sums[name]).all():
                 raise ValueError(f"Inputs of {name} are not finite; load the model in float32 or bfloat16.")
         return {name: self.sums[name] for name in self.matrices}
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """{name: sums as an array}."""
-        return {name: sums.cpu().numpy() for name, sums in self.checked().items()}

@@ -47,10 +47,10 @@ def overlap(a: np.ndarray, b: np.ndarray, *, top: float = 0.3, bottom: float = 0
 
 
 def outlier_features(stats: ActivationStats, *, layers: float = 0.25, tokens: float = 0.06) -> np.ndarray:
-    """Dimensions (hidden_size,) above ``stats.threshold`` in that share of layers and of tokens → bool.
+    """Dimensions above ``stats.threshold`` in that share of layers and of tokens → bool (hidden_size,).
 
-    The definition of LLM.int8 (Dettmers et al., arXiv 2208.07339); massive activations are
-    ``stats.share_massive > 0``.  Neither is specific to any input: look at them before calling a feature so.
+    As in LLM.int8 (arXiv 2208.07339).  Neither these nor massive activations (``stats.share_massive > 0``) are
+    specific to an input: look at both before calling a feature so.
     """
     return (stats.share_above.mean(axis=0) >= tokens) & ((stats.hidden_above > 0).mean(axis=0) >= layers)
 
@@ -64,97 +64,76 @@ def relative_change(translation: ActivationStats, control: ActivationStats, *, p
     ``per_prompt``: prompt i against prompt i, (n_prompts, n_layers + 1, hidden_size).  A feature that is silent
     under both counts as unchanged.
     """
-    floor = np.finfo(np.float32).tiny
-
-    def rms(stats):
-        if per_prompt:
-            return np.sqrt(stats.prompt_squares / stats.prompt_tokens[:, None, None])
-        return stats.rms
-
-    return np.log2(np.maximum(rms(translation), floor) / np.maximum(rms(control), floor))
+    pair = translation, control
+    rms = [np.sqrt(s.prompt_squares / s.prompt_tokens[:, None, None]) if per_prompt else s.rms for s in pair]
+    above, below = (np.maximum(x, np.finfo(np.float32).tiny) for x in rms)
+    return np.log2(above / below)
 
 
 class SignFlip(NamedTuple):
-    """``change``: mean log2 ratio over prompts; ``p_values``: corrected over all features.  Both (n_layers + 1, hidden)."""
+    """``change``: mean over prompts of log2 ratios; ``p_values``: corrected for all features; (n_layers + 1, hidden)."""
 
     change: np.ndarray
     p_values: np.ndarray
 
 
 def sign_flip_test(
-    translation: ActivationStats,
-    control: ActivationStats | Sequence[ActivationStats],
-    *,
-    alternative: str = "greater",
-    n_flips: int = 10_000,
-    seed: int = 0,
-) -> SignFlip:
-    """Which features change from control to translation, by a paired sign-flip test with the maximum statistic.
+    translation: ActivationStats, control: ActivationStats | Sequence[ActivationStats], *, alternative: str = "greater",
+    n_flips: int = 10_000, seed: int = 0,
+) -> SignFlip:  # fmt: skip
+    """Which features change from control to translation: paired sign-flip test with the maximum statistic.
 
-    Prompt i of both must be a pair (the same sentences), and pairs must share no sentence with one another: then,
-    if translation changes nothing, each pair's log2 ratios may change sign together.  The Student statistic of every
-    feature is compared with the maximum over layers × features under flips, which keeps the chance of *any* false
-    find below the p-value (Westfall and Young, 1993).  Several controls: the largest p-value and the smallest change
-    count, so that only what exceeds each of them is found.
+    Prompt i of both must be a pair (the same sentences), and pairs must share no sentence with one another.  Then,
+    if translation changes nothing, all log2 ratios of a pair may change sign together.  Every feature's Student
+    statistic is compared with the maximum over layers × features under such flips, so that ``p <= alpha`` has a
+    chance of at most ``alpha`` of *any* false find (Westfall and Young, 1993).  Of several controls, the largest
+    p-value and the smallest change count.
 
     Parameters
     ----------
     alternative : {"greater", "two-sided"}
     n_flips : int
-        Random flips; all 2^n_prompts of them where that is no more.  No p-value is below 1 / n_flips, or
-        1 / 2^n_prompts (twice that for "two-sided"): six pairs are the fewest that can fall below 0.05 in both.
+        Random flips; if there are no more than that, all 2^n_prompts.  The smallest possible p-value is 1 / flips,
+        twice that for all flips and "two-sided": below 0.05 from five pairs on, or six.
     """
     if alternative not in ("greater", "two-sided"):
         raise ValueError(f"alternative is {alternative!r}; allowed: 'greater', 'two-sided'.")
     if not isinstance(control, ActivationStats):
-        tests = [
-            sign_flip_test(translation, c, alternative=alternative, n_flips=n_flips, seed=seed) for c in control
-        ]
-        change, p_values = (np.stack(arrays) for arrays in zip(*tests))
-        least = np.abs(change).argmin(axis=0) if alternative == "two-sided" else change.argmin(axis=0)
-        return SignFlip(np.take_along_axis(change, least[None], axis=0)[0], p_values.max(axis=0))
+        settings = {"alternative": alternative, "n_flips": n_flips, "seed": seed}
+        change, p_values = (np.stack(x) for x in zip(*(sign_flip_test(translation, c, **settings) for c in control)))
+        least = (np.abs(change) if alternative == "two-sided" else change).argmin(axis=0)[None]
+        return SignFlip(np.take_along_axis(change, least, axis=0)[0], p_values.max(axis=0))
     n, others = len(translation.prompt_tokens), len(control.prompt_tokens)
     if n != others or n < 2:
-        raise ValueError(f"{n} translation and {others} control prompts; the test needs pairs, at least two.")
-    differences = relative_change(translation, control, per_prompt=True)
-    flat = differences.reshape(n, -1)
-    spread = np.sqrt(np.square(flat, dtype=np.float64).sum(axis=0))
-    # |sum| / spread grows with Student's t, and spread is the same under every flip: no need to go on to t.
-    flat = (flat / np.where(spread > 0, spread, 1)).astype(np.float32)
-    sided = np.abs if alternative == "two-sided" else np.asarray
-    observed = sided(flat.sum(axis=0))
-    rng = np.random.default_rng(seed)
+        raise ValueError(f"{n} translation and {others} control prompts; the test needs pairs, and at least two.")
+    change = relative_change(translation, control, per_prompt=True)
+    flat = change.reshape(n, -1).astype(np.float64)
+    # Over its root sum of squares, which no flip alters, a sum grows with Student's t: no need to go on to t.
+    flat /= np.maximum(np.sqrt(np.square(flat).sum(axis=0)), np.finfo(np.float64).tiny)
+    flat, sided = flat.astype(np.float32), np.abs if alternative == "two-sided" else np.asarray
     if n <= np.log2(n_flips):
-        signs = np.array(list(product([1, -1], repeat=n)))
+        signs = np.array(list(product([1, -1], repeat=n)), dtype=np.float32)
     else:
-        signs = np.concatenate([np.ones((1, n)), rng.choice([-1, 1], (n_flips - 1, n))])
-    maxima = np.concatenate([sided(s @ flat).max(axis=1) for s in np.array_split(signs.astype(np.float32), len(signs) // 256 + 1)])
-    reached = len(maxima) - np.searchsorted(np.sort(maxima), observed - 1e-5)  # equal but for rounding is reached
-    return SignFlip(differences.mean(axis=0), (reached / len(maxima)).reshape(differences.shape[1:]))
+        random = np.random.default_rng(seed).choice([-1, 1], (n_flips - 1, n))
+        signs = np.concatenate([np.ones((1, n)), random]).astype(np.float32)
+    maxima = np.sort([sided(part @ flat).max() for part in signs])
+    reached = len(maxima) - np.searchsorted(maxima, sided(flat.sum(axis=0)) - 1e-5)  # but for rounding
+    return SignFlip(change.mean(axis=0), (reached / len(maxima)).reshape(change.shape[1:]))
 
 
 def translation_specific_features(
-    translation: ActivationStats,
-    control: ActivationStats | Sequence[ActivationStats],
-    *,
-    method: str = "relative",
-    count: int | None = None,
-    top: float = 0.3,
-    bottom: float = 0.3,
-    alpha: float = 0.05,
-    seed: int = 0,
-) -> np.ndarray:
+    translation: ActivationStats, control: ActivationStats | Sequence[ActivationStats], *, method: str = "relative",
+    count: int | None = None, top: float = 0.3, bottom: float = 0.3, alpha: float = 0.05, seed: int = 0,
+) -> np.ndarray:  # fmt: skip
     """Features that are large under translation and not under *any* of the controls → bool (n_layers + 1, hidden).
 
     Parameters
     ----------
     method : {"relative", "overlap", "test"}
-        ``"relative"``: at each layer, the ``count`` features whose root mean square grows most against the control
-        under which it grows least, if it grows at all.  ``"overlap"``: among the ``top`` share under translation
-        and the ``bottom`` share under the control (the paper's definition).  ``"test"``: those whose p-value in
-        :func:`sign_flip_test`, which ``seed`` is for, is at most ``alpha``.
-    count : int, optional
-        For ``"relative"``; default 5 % of the hidden size.
+        ``"relative"``: at each layer, the ``count`` features (default 5 %) whose root mean square grows most against
+        the control under which it grows least, if it grows at all.  ``"overlap"``: among the ``top`` share under
+        translation and the ``bottom`` share under the control (the paper's definition).  ``"test"``: those whose
+        p-value in :func:`sign_flip_test`, which ``seed`` is for, is at most ``alpha``.
     """
     controls = [control] if isinstance(control, ActivationStats) else list(control)
     if method == "overlap":
@@ -170,51 +149,45 @@ def translation_specific_features(
 
 
 def feature_stability(
-    translation: ActivationStats,
-    control: ActivationStats | Sequence[ActivationStats],
-    *,
-    n_splits: int = 20,
-    seed: int = 0,
-    **settings,
-) -> pd.DataFrame:
-    """Do other prompts choose the same features?  Prompts are split at random into halves, ``n_splits`` times.
+    translation: ActivationStats, control: ActivationStats | Sequence[ActivationStats], *, n_splits: int = 20,
+    seed: int = 0, **settings,
+) -> pd.DataFrame:  # fmt: skip
+    """Do other prompts choose the same :func:`translation_specific_features`?
 
-    Returns
-    -------
-    DataFrame
-        A row a layer: ``jaccard`` of the two halves' :func:`translation_specific_features` (with ``settings``),
-        mean over splits, its lowest and highest, and ``chance``: of random sets of the same sizes.  NaN where
-        neither half finds any.
+    ``n_splits`` times, the prompts are split at random into halves, and features are chosen with ``settings`` in
+    each.  Returns a row a layer: ``jaccard`` index of the halves' choices, averaged, its lowest (``low``) and
+    highest (``high``), and ``chance``, that of random sets of the same sizes.  NaN where no half finds any.
     """
     every = [translation, *([control] if isinstance(control, ActivationStats) else control)]
     n = min(len(stats.prompt_tokens) for stats in every)
     if n < 2 or n_splits < 1:
         raise ValueError(f"{n} prompts and n_splits {n_splits}; needed: at least two prompts and one split.")
 
-    def chosen(prompts):
-        parts = [
-            replace(s, prompt_squares=s.prompt_squares[prompts], prompt_tokens=s.prompt_tokens[prompts]) for s in every
+    def chosen(half):
+        of_half = [
+            replace(s, prompt_squares=s.prompt_squares[half], prompt_tokens=s.prompt_tokens[half]) for s in every
         ]
-        return translation_specific_features(parts[0], parts[1:], **settings)
+        return translation_specific_features(of_half[0], of_half[1:], **settings)
 
-    rng = np.random.default_rng(seed)
-    halves = [np.array_split(rng.permutation(n), 2) for _ in range(n_splits)]
-    a, b = (np.stack([chosen(half[side]) for half in halves]) for side in (0, 1))
-    shared = a.sum(axis=-1) * b.sum(axis=-1) / a.shape[-1]  # expected of random sets
-    with np.errstate(invalid="ignore"):
-        jaccard = (a & b).sum(axis=-1) / (a | b).sum(axis=-1)
-        chance = shared / (a.sum(axis=-1) + b.sum(axis=-1) - shared)
-    table = pd.DataFrame({"layer": range(a.shape[1]), "jaccard": pd.DataFrame(jaccard).mean()})
-    return table.assign(low=pd.DataFrame(jaccard).min(), high=pd.DataFrame(jaccard).max(), chance=pd.DataFrame(chance).mean())
+    rng, rows = np.random.default_rng(seed), []
+    for _ in range(n_splits):
+        a, b = (chosen(half) for half in np.array_split(rng.permutation(n), 2))
+        size_a, size_b = a.sum(axis=1), b.sum(axis=1)
+        expected = size_a * size_b / a.shape[1]  # shared, if both were drawn at random
+        with np.errstate(invalid="ignore"):
+            jaccard, chance = (a & b).sum(axis=1) / (a | b).sum(axis=1), expected / (size_a + size_b - expected)
+        rows.append(pd.DataFrame({"layer": range(len(a)), "jaccard": jaccard, "chance": chance}))
+    groups = pd.concat(rows).groupby("layer")
+    return groups.mean().assign(low=groups["jaccard"].min(), high=groups["jaccard"].max()).reset_index()
 
 
 # -- without them -----------------------------------------------------------------------------------------------
 
 
 def matched_random_features(features: np.ndarray, norms: np.ndarray, *, seed: int = 0, bins: int = 10) -> np.ndarray:
-    """Random other features, as many at each layer and of similar size, as a control for an ablation.
+    """Random other features, as many at each layer and of similar size: the control for an ablation.
 
-    Each is drawn from the ``hidden_size / bins`` unchosen ones whose norms rank closest.  What is lost without them
+    Each comes from the ``hidden_size / bins`` free ones whose norms rank closest, so that what is lost without them
     is lost without features *of that size*, whichever they are.
     """
     rng = np.random.default_rng(seed)
@@ -222,28 +195,23 @@ def matched_random_features(features: np.ndarray, norms: np.ndarray, *, seed: in
     drawn = np.zeros_like(features)
     for layer, row in enumerate(features):
         if 2 * row.sum() > row.size:
-            raise ValueError(f"{row.sum()} of {row.size} features chosen at layer {layer}: too few others to match them.")
+            raise ValueError(f"{row.sum()} of {row.size} features at layer {layer}: too few others to match. Choose fewer.")
         for feature in rng.permutation(np.flatnonzero(row)):
             others = np.flatnonzero(~row & ~drawn[layer])
-            distance = np.abs(ranks[layer, others] - ranks[layer, feature])
-            near = others[np.argsort(distance, kind="stable")[: max(1, row.size // bins)]]
-            drawn[layer, rng.choice(near)] = True
+            nearest = np.argsort(np.abs(ranks[layer, others] - ranks[layer, feature]), kind="stable")
+            drawn[layer, others[rng.choice(nearest[: max(1, row.size // bins)])]] = True
     return drawn
 
 
 @contextlib.contextmanager
 def zero_features(
-    lm: LanguageModel,
-    features: Mapping[int, Sequence[int] | np.ndarray] | np.ndarray,
-    *,
-    values: np.ndarray | None = None,
+    lm: LanguageModel, features: Mapping[int, Sequence[int] | np.ndarray] | np.ndarray, *, values: np.ndarray | None = None
 ) -> Iterator[None]:
     """While active, the given features of the residual stream are zero at the given layers, at every position.
 
     Parameters
     ----------
     features : {layer: dimensions} or bool array (n_layers + 1, hidden_size)
-        Layer ``l`` in 0 … n_layers - 1: what block ``l`` receives; n_layers: what the last block puts out.
         Dimensions: integers, or a bool mask (hidden_size,).
     values : array (n_layers + 1, hidden_size), optional
         Put there instead of zero: ``stats.mean`` for mean ablation.
@@ -251,30 +219,27 @@ def zero_features(
     The fingerprint of ``lm`` is another one meanwhile, so no cached result of the intact model is used.
     """
     shape = len(lm.layers) + 1, lm.hidden_size
-    values = torch.zeros(shape) if values is None else torch.as_tensor(np.asarray(values, dtype=np.float32))
-    if values.shape != shape or not values.isfinite().all():
-        raise ValueError(f"values are {tuple(values.shape)}; allowed: finite numbers of the shape {shape}, such as stats.mean.")
-    if isinstance(features, np.ndarray):
-        features = {layer: np.flatnonzero(row) for layer, row in enumerate(features) if row.any()}
+    put = torch.zeros(shape) if values is None else torch.as_tensor(np.asarray(values, dtype=np.float32))
+    if put.shape != shape or not put.isfinite().all():
+        raise ValueError(f"values are {tuple(put.shape)}; allowed: finite numbers of shape {shape}, such as stats.mean.")
     chosen: dict[int, torch.Tensor] = {}
-    for layer, dimensions in features.items():
+    for layer, dimensions in enumerate(features) if isinstance(features, np.ndarray) else features.items():
         dimensions = np.asarray(dimensions)
         dimensions = np.flatnonzero(dimensions) if dimensions.dtype == bool else dimensions
-        if not 0 <= layer < shape[0]:
-            raise ValueError(f"layer {layer}; allowed: 0 to {shape[0] - 1}.")
-        if len(dimensions) and not (0 <= dimensions.min() and dimensions.max() < shape[1]):
-            wrong = dimensions.min() if dimensions.min() < 0 else dimensions.max()
-            raise ValueError(f"dimension {wrong} at layer {layer}; allowed: 0 to {shape[1] - 1}.")
-        chosen[layer] = torch.as_tensor(dimensions, dtype=torch.long)
+        wrong = [d for d in dimensions if not 0 <= d < shape[1]]
+        if not 0 <= layer < shape[0] or wrong:
+            raise ValueError(f"layer {layer}, dimensions {wrong}; allowed: layers 0 to {shape[0] - 1}, dimensions 0 to {shape[1] - 1}.")
+        if len(dimensions):
+            chosen[layer] = torch.as_tensor(dimensions, dtype=torch.long)
 
     def see(layer, hidden):
         if layer in chosen:
             hidden = hidden.clone()
-            hidden[..., chosen[layer]] = values[layer, chosen[layer]].to(hidden)
+            hidden[..., chosen[layer]] = put[layer, chosen[layer]].to(hidden)
             return hidden
 
     text = ";".join(f"{layer}:{sorted(chosen[layer].tolist())}" for layer in sorted(chosen))
-    digest = hashlib.sha256(text.encode() + (values.numpy().tobytes() if values.any() else b""))
+    digest = hashlib.sha256(text.encode() + (b"" if values is None else put.numpy().tobytes()))
     intervention = "zero " + digest.hexdigest()[:16]
     lm.interventions.append(intervention)
     try:
@@ -289,24 +254,21 @@ def logit_lens(
 ) -> dict[str, np.ndarray]:
     """Probability that each layer, read through the final norm and the output head, gives to sets of tokens next.
 
-    Returns
-    -------
-    dict of str to array (n_prompts, n_layers + 1)
-        For each set, its total probability at the last position of each prompt.
+    Returns {set: (n_prompts, n_layers + 1)}: its total probability at the last position of each prompt.
     """
     ids = encode(lm, prompts)
     mass = {name: np.zeros((len(ids), len(lm.layers) + 1)) for name in token_sets}
 
     def run(indices: list[int]) -> None:
         input_ids, mask = padded([ids[i] for i in indices], lm.device)
-        last = (torch.arange(len(indices)), mask.sum(dim=1).cpu() - 1)
+        last = torch.arange(len(indices)), mask.sum(dim=1).cpu() - 1
         at_last: dict[int, torch.Tensor] = {}
         with torch.inference_mode():
             with residual_stream(lm, lambda layer, hidden: at_last.update({layer: hidden[last]})):
                 lm.decoder(input_ids=input_ids, attention_mask=mask, use_cache=False)
             for layer, hidden in at_last.items():
-                # Over several devices, accelerate moves what the norm and the head receive.
-                probability = lm.logits(lm.final_norm(hidden)).float().softmax(dim=-1).cpu()
+                norm = lm.final_norm
+                probability = lm.logits(norm(hidden.to(norm.weight.device))).float().softmax(dim=-1).cpu()
                 for name, tokens in token_sets.items():
                     mass[name][indices, layer] = probability[:, list(tokens)].sum(dim=-1)
 

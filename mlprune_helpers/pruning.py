@@ -10,15 +10,14 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -130,43 +129,37 @@ def parse_sparsity(sparsity: float | str) -> float | tuple[int, int]:
 def sparsegpt(
     weight: Tensor, products: Tensor, sparsity: float | str, *, group: str = "row", damping: float = 0.01, block: int = 128
 ) -> tuple[Tensor, Tensor]:
-    """SparseGPT (Frantar and Alistarh, arXiv 2301.00774): (mask, the weights with what is left adapted).
+    """SparseGPT (Frantar and Alistarh, arXiv 2301.00774): (mask, the weights with those that are left adapted).
 
-    Column by column from the left, a pruned weight's contribution is made up for by the columns to its right,
-    exactly in the sense of least squares over the calibration tokens.  Masks are chosen ``block`` columns at a
-    time by W² / diag(U)² (for n:m, ``m`` at a time), U the upper Cholesky factor of the inverse of ``products``.
+    Column by column, what a pruned weight contributed is made up for by the columns to its right, exactly in the
+    sense of least squares over the calibration tokens.  Masks are chosen ``block`` columns at a time (n:m: ``m``)
+    by W² / diag(U)², with U the upper Cholesky factor of the inverse of ``products``.
 
-    Parameters
-    ----------
-    products : Tensor (in_features, in_features)
-        Sum of x xᵀ over the calibration tokens.
-    group : {"row", "matrix"}
-        Of a block of columns; the published code has the latter.
-    damping : float
-        Added to the diagonal, as a share of its mean.
+    ``products`` (in, in): sum of x xᵀ over the tokens; ``damping``, as a share of its mean, is added to its diagonal.
+    ``group``: scores are compared in each "row" or over the "matrix" (the published code), within a block.
     """
     pattern, columns = parse_sparsity(sparsity), weight.shape[1]
+    step = block if isinstance(pattern, float) else pattern[1]
+    block -= block % step
     h = products.to(weight.device, torch.float64, copy=True)
     h.diagonal().add_((damping * h.diagonal().mean()).clamp_min(torch.finfo(torch.float32).tiny))
-    u = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True).float()
-    w, mask = weight.float().clone(), torch.zeros_like(weight, dtype=torch.bool)
-    n_of_m = isinstance(pattern, tuple)
-    block = block - block % pattern[1] if n_of_m else block
+    u = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
+    w, mask = weight.double(), torch.zeros_like(weight, dtype=torch.bool)
     for start in range(0, columns, block):
-        here = slice(start, min(start + block, columns))
-        errors = torch.zeros_like(w[:, here])
-        for i in range(here.start, here.stop):
-            if n_of_m and i % pattern[1] == 0:
-                group_ = slice(i, i + pattern[1])
-                mask[:, group_] = nm_mask((w[:, group_] / u.diagonal()[group_]).square(), *pattern)
-            elif not n_of_m and i == start:
-                # Counts that add up to floor(sparsity · columns) over the blocks.
-                count = int(pattern * here.stop + 1e-9) - int(pattern * start + 1e-9)
-                score = (w[:, here] / u.diagonal()[here]).square()
-                mask[:, here] = unstructured_mask(score, count / (here.stop - start), group=group)
-            errors[:, i - start] = torch.where(mask[:, i], w[:, i], 0) / u[i, i]
-            w[:, i : here.stop] -= errors[:, i - start, None] * u[i, i : here.stop]
-        w[:, here.stop :] -= errors @ u[here, here.stop :]
+        end = min(start + block, columns)
+        errors = torch.zeros_like(w[:, start:end])
+        for i in range(start, end):
+            if (i - start) % step == 0:
+                now = slice(i, min(i + step, end))
+                score = (w[:, now] / u.diagonal()[now]).square()
+                if isinstance(pattern, float):  # counts that add up to floor(sparsity · columns)
+                    count = int(pattern * end + 1e-9) - int(pattern * start + 1e-9)
+                    mask[:, now] = unstructured_mask(score, count / (end - start), group=group)
+                else:
+                    mask[:, now] = nm_mask(score, *pattern)
+            errors[:, i - start] = w[:, i] * mask[:, i] / u[i, i]
+            w[:, i:end] -= errors[:, i - start, None] * u[i, i:end]
+        w[:, end:] -= errors @ u[start:end, end:]
     return mask, w.masked_fill(mask, 0).to(weight.dtype)
 
 
@@ -196,106 +189,66 @@ class PruningReport:
         return float((self.table["pruned"] * self.table["weights"]).sum() / self.table["weights"].sum())
 
     def provenance(self) -> dict:
-        """Everything but the masks, ready for JSON."""
-        return {
-            "method": self.method,
-            "sparsity": self.sparsity,
-            "pruned_fraction": self.pruned_fraction,
-            **self.settings,
-            "fingerprint_before": self.fingerprint_before,
-            "fingerprint_after": self.fingerprint_after,
-            "seconds": round(self.seconds, 2),
-        }
-
-    def save(self, path: str | Path) -> None:
-        """Write one safetensors file, a bit a weight."""
-        packed = {n: torch.from_numpy(np.packbits(m.cpu().numpy(), axis=1)) for n, m in self.masks.items()}
-        rest = {k: v for k, v in vars(self).items() if k != "masks"} | {"table": self.table.to_dict("list")}
-        beside = Path(f"{path}.tmp")
-        save_file(packed, beside, {"report": json.dumps(rest)})
-        beside.replace(path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> PruningReport:
-        with safe_open(str(path), framework="np") as file:
-            rest = json.loads(file.metadata()["report"])
-            table = rest["table"] = pd.DataFrame(rest["table"])
-            masks = {
-                name: torch.from_numpy(np.unpackbits(file.get_tensor(name), axis=1, count=columns).astype(bool))
-                for name, columns in zip(table["name"], table["columns"])
-            }
-        return cls(masks=masks, **rest)
+        """Everything but masks and table, ready for JSON."""
+        first = {key: getattr(self, key) for key in ("method", "sparsity", "pruned_fraction")}
+        prints = {key: getattr(self, key) for key in ("fingerprint_before", "fingerprint_after")}
+        return first | self.settings | prints | {"seconds": round(self.seconds, 2)}
 
 
 def prune(
-    lm: LanguageModel,
-    calibration: Sequence[str] | ActivationStats | Mapping | None = None,
-    *,
-    method: str = "wanda",
-    sparsity: float | str = 0.3,
-    contrast: Sequence[str] | ActivationStats | Mapping | None = None,
-    group: str = "row",
-    propagate_error: bool = True,
-    max_length: int = 512,
-    padding: str = "masked",
-    seed: int = 0,
+    lm: LanguageModel, calibration=None, *, method: str = "wanda", sparsity: float | str = 0.3, contrast=None,
+    group: str = "row", propagate_error: bool = True, max_length: int = 512, padding: str = "masked", seed: int = 0,
     token_budget: int = 2048,
-) -> PruningReport:
+) -> PruningReport:  # fmt: skip
     """Set the lowest-scoring weights of every prunable matrix to zero, in place.
 
     Parameters
     ----------
     calibration : list of str, or ActivationStats, or a dict of either
-        For all methods but ``"magnitude"`` and ``"random"``.  Statistics where ``propagate_error`` is False.  A
-        dict, of a language pair each, say: mean squares are averaged, so that each part counts the same however
-        many tokens it has.  (Prompts of several pairs in one list count by their tokens.)
+        For all methods but "magnitude" and "random".  Statistics where ``propagate_error`` is False.  Of a dict (a
+        language pair each, say) every part counts the same: mean squares are averaged.  In a list, tokens count.
     method : {"wanda", "refined", "ria", "sparsegpt", "magnitude", "random"}
-        ``"refined"`` also needs ``contrast``: prompts whose features are not to be favoured (code, in the paper).
+        "refined" also needs ``contrast``, as calibration: what is not to be favoured (code, in the paper).
     sparsity : float or str
-        Share of each row, in [0, 1), or ``"n:m"``.
+        Share of each group, in [0, 1), or ``"n:m"``.
     group : {"row", "matrix", "model"}
-        Where scores are compared: in each output row (Wanda), over the matrix (a "layer" in most papers), or over
-        all matrices together, where nothing is propagated.
+        Where scores are compared: in each output row (Wanda), over the matrix ("layer" in many papers), or over all
+        matrices, where nothing is propagated.
     propagate_error : bool
         True: a block is scored on what the already pruned blocks before it put out.  False: on the dense model.
-    padding : {"masked", "counted"}
+    max_length, padding, token_budget
         As in :func:`collect_activations`.
     seed : int
-        For ``"random"``.
-    token_budget : int
-        Padded tokens in a batch; a batch is halved when memory runs out.
+        For "random".
 
-    Raises
-    ------
-    ValueError
-        Naming the setting, matrix or value that is wrong.  The weights are as they were before.
+    Raises ValueError naming the setting, matrix or value that is wrong; the weights are then as they were before.
     """
-    pattern = parse_sparsity(sparsity)
-    asked = pattern[0] / pattern[1] if isinstance(pattern, tuple) else pattern
-    corpora = [_parts(c) for c in (calibration, contrast) if c is not None and method not in ("magnitude", "random")]
-    ready = bool(corpora) and all(isinstance(part, ActivationStats) for c in corpora for part in c.values())
-    _check(lm, method, corpora, contrast, group, propagate_error, pattern, ready)
+    corpora = [c if isinstance(c, Mapping) else {"": c} for c in (calibration, contrast) if c is not None]
+    corpora = [] if method in ("magnitude", "random") else corpora
+    pattern = _check(lm, method, sparsity, corpora, contrast, group, propagate_error)
+    n_of_m, ready = isinstance(pattern, tuple), _ready(corpora)
     started, before = time.perf_counter(), lm.fingerprint
     generator = torch.Generator().manual_seed(seed)
-    masks, undo, scores, rows = {}, {}, {}, []
+    masks, scores, undo, rows = {}, {}, {}, []
 
     def change(name: str, mask: Tensor, new: Tensor | None = None) -> None:
         weight = weight_matrix(lm.prunable[name])
-        shape = {"rows": weight.shape[0], "columns": weight.shape[1], "weights": weight.numel()}
-        zero_before = (weight == 0).float().mean().item()
-        rows.append({"name": name, **shape, "asked": asked, "pruned": mask.double().mean().item(), "zero_before": zero_before})
-        masks[name], undo[name] = mask.cpu(), weight[mask.to(weight.device)] if new is None else weight.clone()
-        weight.masked_fill_(mask.to(weight.device), 0) if new is None else weight.copy_(new)
+        (height, width), size, mask = weight.shape, weight.numel(), mask.to(weight.device)
+        shares = [int(x.count_nonzero()) / size for x in (mask, weight)]
+        rows.append((name, height, width, size, pattern[0] / pattern[1] if n_of_m else pattern, shares[0], 1 - shares[1]))
+        masks[name], undo[name] = mask.cpu(), weight[mask] if new is None else weight.clone()
+        weight.masked_fill_(mask, 0) if new is None else weight.copy_(new)
 
     def prune_matrix(name: str, sums: list[Tensor]) -> None:
         weight = weight_matrix(lm.prunable[name])
         if method == "sparsegpt":
             return change(name, *sparsegpt(weight, sums[0], sparsity, group=group))
-        score = _score(method, weight.float(), [x.sqrt() for x in sums], generator)
+        weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        score = _score(method, weight, [x.sqrt().to(weight) for x in sums], generator)
         if group == "model":
             scores[name] = score
         else:
-            change(name, nm_mask(score, *pattern) if isinstance(pattern, tuple) else unstructured_mask(score, pattern, group=group))
+            change(name, nm_mask(score, *pattern) if n_of_m else unstructured_mask(score, pattern, group=group))
 
     try:
         if ready or not corpora:
@@ -304,27 +257,23 @@ def prune(
                 prune_matrix(name, [sums[name] for sums in merged])
         else:
             streams = [_into_blocks(lm, c, max_length, padding, token_budget) for c in corpora]
-            for names, sums in _block_by_block(lm, streams, method == "sparsegpt", propagate_error):
-                for name in names:
-                    prune_matrix(name, [s[name] for s in sums])
-        for name, mask in (global_masks(scores, pattern) if scores else {}).items():
+            for name, sums in _block_by_block(lm, streams, method == "sparsegpt", propagate_error):
+                prune_matrix(name, sums)
+        for name, mask in global_masks(scores, pattern).items() if scores else ():
             change(name, mask)
     except BaseException:
         for name, values in undo.items():
             weight = weight_matrix(lm.prunable[name])
-            weight[...] = values if values.shape == weight.shape else weight.masked_scatter(masks[name].to(weight.device), values)
+            if values.shape == weight.shape:
+                weight.copy_(values)
+            else:
+                weight[masks[name].to(weight.device)] = values
         raise
-    settings = {
-        "group": group,
-        "propagate_error": propagate_error,
-        "max_length": max_length,
-        "padding": padding,
-        "seed": seed,
-        "calibration": _digest(corpora[0]) if corpora else None,
-        "contrast": _digest(corpora[1]) if len(corpora) > 1 else None,
-    }
+    columns = ["name", "rows", "columns", "weights", "asked", "pruned", "zero_before"]
+    settings = {"group": group, "propagate_error": propagate_error, "max_length": max_length, "padding": padding, "seed": seed}
+    settings |= {key: _digest(c) for key, c in zip(("calibration", "contrast"), [*corpora, None, None])}
     report = PruningReport(
-        method, sparsity, masks, pd.DataFrame(rows), settings, before, lm.fingerprint, time.perf_counter() - started
+        method, sparsity, masks, pd.DataFrame(rows, columns=columns), settings, before, lm.fingerprint, time.perf_counter() - started
     )
     lm.history.append(report.provenance())
     return report
@@ -356,7 +305,7 @@ def apply_masks(lm: LanguageModel, masks: Mapping[str, Tensor]) -> None:
 
 
 def save_pruned(lm: LanguageModel, directory: str | Path) -> Path:
-    """An ordinary checkpoint, with a model card (README.md) and ``pruning.json``, which say how it was made.
+    """An ordinary checkpoint, and beside it a model card (README.md) and ``pruning.json``: how it was made.
 
     ``AutoModelForCausalLM.from_pretrained(directory)`` loads it.  Raises FileExistsError if the folder exists.
     """
@@ -368,47 +317,57 @@ def save_pruned(lm: LanguageModel, directory: str | Path) -> Path:
 
 
 def model_card(lm: LanguageModel) -> str:
-    """Markdown with a metadata header, as the Hugging Face hub has it."""
+    """Markdown with a metadata header, as the Hugging Face hub reads it."""
     base = "google/gemma-3-270m" if lm.name == DEFAULT_MODEL else Path(lm.name).name if Path(lm.name).exists() else lm.name
-    steps = pd.DataFrame(lm.history)
-    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", f"base_model: {json.dumps(base)}", "tags:", "- pruned"]
-    lines += [f"- {method}" for method in dict.fromkeys(steps.get("method", []))]
-    lines += ["---", f"# {base}, pruned", "", f"The weights of {base} were modified: some of those inside the decoder blocks are zero."]
-    lines += ["They take as much memory and time as before. Its licence and its limits are those of the model it was made from.", ""]
-    for step in lm.history:
-        lines += [f"- {', '.join(f'{key}: {value}' for key, value in step.items() if value is not None)}"]
-    lines += ["", "Calibration and contrast are named by a hash of their texts. Made with mlprune_helpers."]
-    return "\n".join(lines) + "\n"
+    tags = "".join(f"- {tag}\n" for tag in dict.fromkeys(["pruned", *(step["method"] for step in lm.history)]))
+    steps = "\n".join("- " + ", ".join(f"{k}: {v}" for k, v in step.items() if v is not None) for step in lm.history)
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+base_model: {json.dumps(base)}
+tags:
+{tags}---
+
+# {base}, pruned
+
+The weights of {base} were modified: part of those inside its decoder blocks are zero. They take as much memory and
+time as before. Its licence, languages and limits hold here too. What was done, texts being named by a hash:
+
+{steps or "- nothing yet"}
+"""
 
 
 # -- machinery --------------------------------------------------------------------------------------------------
 
 
-def _parts(corpus) -> dict:
-    return dict(corpus) if isinstance(corpus, Mapping) else {"": corpus}
+def _ready(corpora: list[Mapping]) -> bool:
+    """Whether there are statistics among the corpora, instead of prompts."""
+    return any(isinstance(part, ActivationStats) for corpus in corpora for part in corpus.values())
 
 
-def _check(lm, method, corpora, contrast, group, propagate_error, pattern, ready) -> None:
+def _check(lm, method, sparsity, corpora, contrast, group, propagate_error) -> float | tuple[int, int]:
+    pattern, ready = parse_sparsity(sparsity), _ready(corpora)
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; allowed: {', '.join(METHODS)}.")
     if group not in GROUPS:
         raise ValueError(f"group is {group!r}; allowed: {', '.join(GROUPS)}.")
-    if method not in ("magnitude", "random") and len(corpora) <= (contrast is not None):
-        raise ValueError(f"method {method!r} needs calibration: a list of prompts, such as build_demonstrations gives.")
     if (method == "refined") != (contrast is not None):
         raise ValueError("contrast goes with method 'refined', and that method needs it: a list of prompts, such as code.")
-    some = any(isinstance(part, ActivationStats) for corpus in corpora for part in corpus.values())
-    if some and propagate_error:
+    if method not in ("magnitude", "random") and len(corpora) < 1 + (method == "refined"):
+        raise ValueError(f"method {method!r} needs calibration: a list of prompts, such as build_demonstrations gives.")
+    if ready and propagate_error:
         raise ValueError("Ready statistics are of the dense model: pass propagate_error=False, or prompts instead.")
-    if some and (not ready or method == "sparsegpt"):
-        raise ValueError(f"method {method!r}: pass statistics for all corpora or for none, and only prompts for 'sparsegpt'.")
-    if group == "model" and (propagate_error and corpora or isinstance(pattern, tuple) or method == "sparsegpt"):
-        raise ValueError("group 'model' compares all dense scores: it needs propagate_error=False, a share, and not 'sparsegpt'.")
-    for name, module in lm.prunable.items():
-        if not torch.isfinite(weight_matrix(module)).all():
-            raise ValueError(f"{name} holds weights that are not finite; load an intact checkpoint.")
-        if isinstance(pattern, tuple) and weight_matrix(module).shape[1] % pattern[1]:
-            raise ValueError(f"{name} has {weight_matrix(module).shape[1]} columns, which do not divide by {pattern[1]}.")
+    if ready and (method == "sparsegpt" or not all(_ready([{"": part}]) for c in corpora for part in c.values())):
+        raise ValueError(f"method {method!r} takes prompts here: statistics are for all corpora or none, and not for 'sparsegpt'.")
+    if group == "model" and (corpora and propagate_error or isinstance(pattern, tuple) or method == "sparsegpt"):
+        raise ValueError("group 'model' compares the scores of the dense model: pass propagate_error=False, a share as "
+                         "sparsity, and another method than 'sparsegpt'.")  # fmt: skip
+    for name, weight in ((name, weight_matrix(module)) for name, module in lm.prunable.items()):
+        if not torch.isfinite(weight).all():
+            raise ValueError(f"{name} holds weights that are not finite. Load an intact checkpoint.")
+        if isinstance(pattern, tuple) and weight.shape[1] % pattern[1]:
+            raise ValueError(f"{sparsity!r} needs rows that divide by {pattern[1]}; {name} has {weight.shape[1]} columns.")
+    return pattern
 
 
 def _score(method: str, weight: Tensor, norms: list[Tensor], generator) -> Tensor:
@@ -418,49 +377,25 @@ def _score(method: str, weight: Tensor, norms: list[Tensor], generator) -> Tenso
         return random_score(weight, generator)
     if method == "ria":
         return ria_score(weight, norms[0])
-    return wanda_score(weight, norms[0] if method == "wanda" else refined_norm(norms[0], norms[1]))
+    return wanda_score(weight, norms[0] if method == "wanda" else refined_norm(*norms))
 
 
-def _merged(lm: LanguageModel, corpus: dict[str, ActivationStats]) -> dict[str, Tensor]:
-    """Sums of squares of every matrix's inputs."""
+def _merged(lm: LanguageModel, corpus: Mapping[str, ActivationStats]) -> dict[str, Tensor]:
+    """{name: sum of squares (in_features,)}; of several parts, the sum of their mean squares."""
     if any(stats.input_squares.keys() != lm.prunable.keys() for stats in corpus.values()):
         raise ValueError(f"These statistics are of another model than {lm.name}: the matrices have other names.")
-    weights = [1.0 if len(corpus) == 1 else 1 / stats.n_tokens for stats in corpus.values()]
-    return {
-        name: torch.from_numpy(sum(w * stats.input_squares[name] for w, stats in zip(weights, corpus.values())))
-        for name in lm.prunable
-    }
+    parts = [(1 / stats.n_tokens if len(corpus) > 1 else 1.0, stats.input_squares) for stats in corpus.values()]
+    return {name: torch.from_numpy(sum(scale * squares[name] for scale, squares in parts)) for name in lm.prunable}
 
 
+@dataclass
 class _Batch:
-    """Some calibration prompts on their way through the blocks.
+    """Some calibration prompts on their way through the blocks."""
 
-    Made with what block 0 receives, and with the other arguments of every block, without running any block.
-    """
-
-    def __init__(self, lm: LanguageModel, ids: list, length: int, padding: str, tuples: bool, weight: float = 1.0):
-        self.settings, self.ids, self.weight = (lm, length, padding, tuples), ids, weight
-        self.calls: list[tuple[tuple, dict]] = []  # of every block: arguments after the hidden states, keyword arguments
-        input_ids, mask = padded(ids, lm.device, length)
-        self.counted = counted_positions(mask, padding)
-
-        def passed_through(*args, **kwargs):
-            self.hidden = hidden_input(args, kwargs)
-            self.calls.append((args[1:], {k: v for k, v in kwargs.items() if k != "hidden_states"}))
-            return (self.hidden,) if tuples else self.hidden
-
-        originals = [block.__dict__.get("forward") for block in lm.layers]  # accelerate puts its own there
-        try:
-            for block in lm.layers:
-                block.forward = passed_through
-            with torch.inference_mode():
-                lm.decoder(input_ids=input_ids, attention_mask=mask, use_cache=False)
-        finally:
-            for block, original in zip(lm.layers, originals):
-                if original is None:
-                    del block.forward
-                else:
-                    block.forward = original
+    hidden: Tensor
+    counted: Tensor
+    scale: float
+    calls: list[tuple[tuple, dict]]  # of every block: arguments after the hidden states, keyword arguments
 
     def run(self, block: torch.nn.Module, layer: int) -> Tensor:
         args, kwargs = self.calls[layer]
@@ -468,86 +403,63 @@ class _Batch:
             output = block(self.hidden, *args, **kwargs)
         return output[0] if isinstance(output, tuple) else output
 
-    def halves(self) -> list[_Batch]:
-        middle = len(self.ids) // 2
-        lm, length, padding, tuples = self.settings
-        made = []
-        for part in (slice(middle), slice(middle, None)):
-            made.append(_Batch(lm, self.ids[part], length, padding, tuples, self.weight))
-            made[-1].hidden = self.hidden[part]
-        return made
 
-
-def _into_blocks(lm: LanguageModel, corpus: dict, max_length: int, padding: str, token_budget: int) -> list[_Batch]:
-    tuples, found = _returns_tuple(lm), []
+def _into_blocks(lm: LanguageModel, corpus: Mapping, max_length: int, padding: str, token_budget: int) -> list[_Batch]:
+    """What block 0 receives, and the other arguments of every block, without running any block."""
+    kinds, found = [], []  # BLOOM's blocks return a tuple, as a pass of one token tells
+    with lm.layers[0].register_forward_hook(lambda module, args, output: kinds.append(type(output))), torch.inference_mode():
+        lm.decoder(input_ids=torch.zeros(1, 1, dtype=torch.long, device=lm.device), use_cache=False)
     for prompts in corpus.values():
         ids, lengths = token_ids(lm, prompts, max_length, padding)
-        weight = 1.0 if len(corpus) == 1 else 1 / sum(lengths)
-        run_in_batches(
-            lengths,
-            token_budget,
-            lambda indices: found.append(
-                _Batch(lm, [ids[i] for i in indices], lengths[indices[0]], padding, tuples, weight)
-            ),
-        )
+
+        def run(indices: list[int], ids=ids, lengths=lengths) -> None:
+            input_ids, mask = padded([ids[i] for i in indices], lm.device, lengths[indices[0]])
+            batch = _Batch(None, counted_positions(mask, padding), 1 / sum(lengths) if len(corpus) > 1 else 1.0, [])
+
+            def passed_through(*args, **kwargs):
+                batch.hidden = hidden_input(args, kwargs)
+                batch.calls.append((args[1:], {k: v for k, v in kwargs.items() if k != "hidden_states"}))
+                return (batch.hidden,) if kinds[0] is tuple else batch.hidden
+
+            with contextlib.ExitStack() as patches, torch.inference_mode():
+                for block in lm.layers:  # patch also puts back what accelerate has put there
+                    patches.enter_context(patch.object(block, "forward", passed_through))
+                lm.decoder(input_ids=input_ids, attention_mask=mask, use_cache=False)
+            found.append(batch)
+
+        run_in_batches(lengths, token_budget, run)
     return found
 
 
-def _each(batches: list[_Batch], step: Callable[[_Batch], None]) -> None:
-    """``step`` on every batch; one for which memory runs out is halved, in place, and tried again."""
-    i = 0
-    while i < len(batches):
-        try:
-            step(batches[i])
-            i += 1
-        except RuntimeError as error:  # as in run_in_batches
-            if "memory" not in str(error) or len(batches[i].ids) == 1:
-                raise
-            batches[i : i + 1] = batches[i].halves()
-
-
 def _block_by_block(lm: LanguageModel, streams: list[list[_Batch]], products: bool, propagate_error: bool):
-    """Yield (names of a block's matrices, sums a corpus); the caller prunes them before the next block runs.
+    """Yield (name, sums a corpus) of every matrix; the caller prunes a block's before the next block runs.
 
-    Every block runs twice over the prompts: once dense, to see its inputs, once pruned, to feed the next.  The
-    last one runs once, and so does every one if the dense output feeds the next.
+    Every block runs twice over the prompts: once dense, only until its last matrix has seen its input, and once
+    pruned, to feed the next.  The last block runs once, and so do all if dense outputs feed the next.
     """
-    names_of = {id(module): name for name, module in lm.prunable.items()}
+    names_of, calls = {id(module): name for name, module in lm.prunable.items()}, None
     for layer, block in enumerate(tqdm(lm.layers, desc="pruning", leave=False)):
         matrices = {names_of[id(m)]: m for m in block.modules() if id(m) in names_of}
         sums = [InputSquares(matrices, products) for _ in streams]
-
-        def look(batch, inputs):
-            with inputs.counting(batch.counted, batch.weight):
-                output = batch.run(block, layer)
-            if not propagate_error:
-                batch.hidden = output
-
-        def advance(batch):
-            batch.hidden = batch.run(block, layer)
-
         for batches, inputs in zip(streams, sums):
-            _each(batches, lambda batch: look(batch, inputs))
-        yield list(matrices), [inputs.checked() for inputs in sums]
+            for batch in batches:
+                with inputs.counting(batch.counted, batch.scale, calls if propagate_error else None):
+                    output = batch.run(block, layer)
+                if not propagate_error:
+                    batch.hidden = output
+        calls = calls or inputs.calls  # all blocks are alike, and the first has run to its end
+        checked = [inputs.checked() for inputs in sums]
+        for name in matrices:
+            yield name, [squares[name] for squares in checked]
         if propagate_error and layer + 1 < len(lm.layers):
-            for batches in streams:
-                _each(batches, advance)
+            for batch in (batch for batches in streams for batch in batches):
+                batch.hidden = batch.run(block, layer)
 
 
-def _returns_tuple(lm: LanguageModel) -> bool:
-    """Whether a block returns a tuple (BLOOM) or the hidden states; a one-token pass tells."""
-    kinds = []
-    handle = lm.layers[0].register_forward_hook(lambda module, args, output: kinds.append(isinstance(output, tuple)))
-    try:
-        with torch.inference_mode():
-            lm.decoder(input_ids=torch.zeros(1, 1, dtype=torch.long, device=lm.device), use_cache=False)
-    finally:
-        handle.remove()
-    return kinds[0]
-
-
-def _digest(corpus: dict) -> str:
+def _digest(corpus: Mapping | None) -> str | None:
     """Identity of a calibration corpus, for provenance."""
+    if corpus is None:
+        return None
     digest = hashlib.sha256()
     for name, part in corpus.items():
         stats = isinstance(part, ActivationStats)
