@@ -4,11 +4,9 @@ from .activations import ActivationStats, collect_activations
 from .data import BOOK_LANGUAGES, LANGUAGES, TASKS, DataError, load_parallel, load_task
 from .evaluation import Evaluation, evaluate, right_language, translate
 from .features import (
-    SignFlip,
     feature_stability,
     logit_lens,
     matched_random_features,
-    outlier_features,
     overlap,
     relative_change,
     sign_flip_test,

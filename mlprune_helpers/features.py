@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -46,15 +45,6 @@ def overlap(a: np.ndarray, b: np.ndarray, *, top: float = 0.3, bottom: float = 0
     return (large & small).sum(axis=-1) / large.sum(axis=-1)
 
 
-def outlier_features(stats: ActivationStats, *, layers: float = 0.25, tokens: float = 0.06) -> np.ndarray:
-    """Dimensions above ``stats.threshold`` in that share of layers and of tokens → bool (hidden_size,).
-
-    As in LLM.int8 (arXiv 2208.07339).  Neither these nor massive activations (``stats.share_massive > 0``) are
-    specific to an input: look at both before calling a feature so.
-    """
-    return (stats.share_above.mean(axis=0) >= tokens) & ((stats.hidden_above > 0).mean(axis=0) >= layers)
-
-
 # -- specific to translation ------------------------------------------------------------------------------------
 
 
@@ -70,31 +60,20 @@ def relative_change(translation: ActivationStats, control: ActivationStats, *, p
     return np.log2(above / below)
 
 
-class SignFlip(NamedTuple):
-    """``change``: mean over prompts of log2 ratios; ``p_values``: corrected for all features; (n_layers + 1, hidden)."""
-
-    change: np.ndarray
-    p_values: np.ndarray
-
-
 def sign_flip_test(
     translation: ActivationStats, control: ActivationStats | Sequence[ActivationStats], *, alternative: str = "greater",
     n_flips: int = 10_000, seed: int = 0,
-) -> SignFlip:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Which features change from control to translation: paired sign-flip test with the maximum statistic.
 
     Prompt i of both must be a pair (the same sentences), and pairs must share no sentence with one another.  Then,
     if translation changes nothing, all log2 ratios of a pair may change sign together.  Every feature's Student
-    statistic is compared with the maximum over layers × features under such flips, so that ``p <= alpha`` has a
-    chance of at most ``alpha`` of *any* false find (Westfall and Young, 1993).  Of several controls, the largest
-    p-value and the smallest change count.
+    statistic is compared with the maximum over layers × features under ``n_flips`` such flips (all 2^n_prompts, if
+    those are no more), so that ``p <= alpha`` has a chance of at most ``alpha`` of *any* false find (Westfall and
+    Young, 1993).  ``alternative``: "greater", or "two-sided".  It takes five pairs, or six, to get below 0.05.
 
-    Parameters
-    ----------
-    alternative : {"greater", "two-sided"}
-    n_flips : int
-        Random flips; if there are no more than that, all 2^n_prompts.  The smallest possible p-value is 1 / flips,
-        twice that for all flips and "two-sided": below 0.05 from five pairs on, or six.
+    Returns mean log2 ratios and corrected p-values, both (n_layers + 1, hidden_size).  Of several controls, the
+    smallest change and the largest p-value count.
     """
     if alternative not in ("greater", "two-sided"):
         raise ValueError(f"alternative is {alternative!r}; allowed: 'greater', 'two-sided'.")
@@ -102,7 +81,7 @@ def sign_flip_test(
         settings = {"alternative": alternative, "n_flips": n_flips, "seed": seed}
         change, p_values = (np.stack(x) for x in zip(*(sign_flip_test(translation, c, **settings) for c in control)))
         least = (np.abs(change) if alternative == "two-sided" else change).argmin(axis=0)[None]
-        return SignFlip(np.take_along_axis(change, least, axis=0)[0], p_values.max(axis=0))
+        return np.take_along_axis(change, least, axis=0)[0], p_values.max(axis=0)
     n, others = len(translation.prompt_tokens), len(control.prompt_tokens)
     if n != others or n < 2:
         raise ValueError(f"{n} translation and {others} control prompts; the test needs pairs, and at least two.")
@@ -118,7 +97,7 @@ def sign_flip_test(
         signs = np.concatenate([np.ones((1, n)), random]).astype(np.float32)
     maxima = np.sort([sided(part @ flat).max() for part in signs])
     reached = len(maxima) - np.searchsorted(maxima, sided(flat.sum(axis=0)) - 1e-5)  # but for rounding
-    return SignFlip(change.mean(axis=0), (reached / len(maxima)).reshape(change.shape[1:]))
+    return change.mean(axis=0), (reached / len(maxima)).reshape(change.shape[1:])
 
 
 def translation_specific_features(
@@ -140,7 +119,7 @@ def translation_specific_features(
         large = top_features(translation.hidden_per_prompt, top)
         return np.logical_and.reduce([large & top_features(-c.hidden_per_prompt, bottom) for c in controls])
     if method == "test":
-        return sign_flip_test(translation, controls, seed=seed).p_values <= alpha
+        return sign_flip_test(translation, controls, seed=seed)[1] <= alpha
     if method != "relative":
         raise ValueError(f"method is {method!r}; allowed: 'relative', 'overlap', 'test'.")
     least = np.min([relative_change(translation, c) for c in controls], axis=0)

@@ -10,12 +10,11 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -25,26 +24,16 @@ from .activations import ActivationStats, InputSquares, counted_positions, hidde
 from .models import DEFAULT_MODEL, GEMMA_TERMS, LanguageModel, save_checkpoint, weight_matrix
 from .prompts import padded, run_in_batches
 
-METHODS = ("wanda", "refined", "ria", "sparsegpt", "magnitude", "random")
-GROUPS = ("row", "matrix", "model")
-
-
 # -- scores: (out_features, in_features), lowest is pruned first ------------------------------------------------
 
 
 def wanda_score(weight: Tensor, input_norm: Tensor) -> Tensor:
-    """|W_ij| · ‖X_j‖₂ (Sun et al., arXiv 2306.11695, eq. 1).
-
-    ``weight`` (out, in), ``input_norm`` (in,): L2 norm of each input feature over the calibration tokens.
-    """
+    """|W_ij| · ‖X_j‖₂ (Sun et al., arXiv 2306.11695, eq. 1); ``input_norm`` (in,): over the calibration tokens."""
     return weight.abs() * input_norm.to(weight)
 
 
 def ria_score(weight: Tensor, input_norm: Tensor, power: float = 0.5) -> Tensor:
-    """(|W_ij| / Σ_k |W_kj| + |W_ij| / Σ_k |W_ik|) · ‖X_j‖₂^power: RIA (Zhang et al., ICLR 2024, "Plug-and-Play").
-
-    The share of a weight in its column and in its row, so that no channel is emptied.
-    """
+    """(|W_ij| / Σ_k |W_kj| + |W_ij| / Σ_k |W_ik|) · ‖X_j‖₂^power: RIA (Zhang et al., ICLR 2024, "Plug-and-Play")."""
     size, tiny = weight.abs(), torch.finfo(weight.dtype).tiny
     share = size / size.sum(dim=0).clamp_min(tiny) + size / size.sum(dim=1, keepdim=True).clamp_min(tiny)
     return share * input_norm.to(weight) ** power
@@ -65,9 +54,20 @@ def refined_norm(base: Tensor, contrast: Tensor, eps: float = 1e-6) -> Tensor:
 
     Features that are large in the base (translation) and small in the contrast (code) stand out.  ``eps``, times
     the mean contrast, is added below the line: without it a feature that the contrast never uses is infinite.  A
-    contrast that uses none at all sets no feature apart: ‖X_base‖².
+    contrast that uses none sets none apart.
     """
     return base.square() / (contrast + eps * contrast.mean()) if contrast.any() else base.square()
+
+
+SCORES = {
+    "wanda": wanda_score,
+    "refined": lambda weight, base, contrast: wanda_score(weight, refined_norm(base, contrast)),
+    "ria": ria_score,
+    "magnitude": magnitude_score,
+}
+METHODS = (*SCORES, "random", "sparsegpt")
+DATA_FREE = ("magnitude", "random")
+GROUPS = ("row", "matrix", "model")
 
 
 # -- masks: True = pruned ---------------------------------------------------------------------------------------
@@ -205,37 +205,35 @@ def prune(
     Parameters
     ----------
     calibration : list of str, or ActivationStats, or a dict of either
-        For all methods but "magnitude" and "random".  Statistics where ``propagate_error`` is False.  Of a dict (a
-        language pair each, say) every part counts the same: mean squares are averaged.  In a list, tokens count.
+        Not for "magnitude" and "random".  Statistics where ``propagate_error`` is False.  Of a dict (a language pair
+        each, say) every part counts the same: mean squares are averaged.  In a list, every token counts the same.
     method : {"wanda", "refined", "ria", "sparsegpt", "magnitude", "random"}
-        "refined" also needs ``contrast``, as calibration: what is not to be favoured (code, in the paper).
+        "refined" also needs ``contrast``, given as calibration is: what not to favour (code, in the paper).
     sparsity : float or str
         Share of each group, in [0, 1), or ``"n:m"``.
     group : {"row", "matrix", "model"}
-        Where scores are compared: in each output row (Wanda), over the matrix ("layer" in many papers), or over all
-        matrices, where nothing is propagated.
+        Where scores are compared: in each output row (Wanda), over the matrix (a "layer" in many papers), or over
+        all matrices, where nothing is propagated.
     propagate_error : bool
         True: a block is scored on what the already pruned blocks before it put out.  False: on the dense model.
     max_length, padding, token_budget
-        As in :func:`collect_activations`.
-    seed : int
-        For "random".
+        As in :func:`collect_activations`.  ``seed`` is for "random".
 
     Raises ValueError naming the setting, matrix or value that is wrong; the weights are then as they were before.
     """
     corpora = [c if isinstance(c, Mapping) else {"": c} for c in (calibration, contrast) if c is not None]
-    corpora = [] if method in ("magnitude", "random") else corpora
+    corpora = [] if method in DATA_FREE else corpora
     pattern = _check(lm, method, sparsity, corpora, contrast, group, propagate_error)
-    n_of_m, ready = isinstance(pattern, tuple), _ready(corpora)
-    started, before = time.perf_counter(), lm.fingerprint
+    settings = {"group": group, "propagate_error": propagate_error, "max_length": max_length, "padding": padding, "seed": seed}
+    started, before, n_of_m = time.perf_counter(), lm.fingerprint, isinstance(pattern, tuple)
     generator = torch.Generator().manual_seed(seed)
     masks, scores, undo, rows = {}, {}, {}, []
 
     def change(name: str, mask: Tensor, new: Tensor | None = None) -> None:
         weight = weight_matrix(lm.prunable[name])
-        (height, width), size, mask = weight.shape, weight.numel(), mask.to(weight.device)
-        shares = [int(x.count_nonzero()) / size for x in (mask, weight)]
-        rows.append((name, height, width, size, pattern[0] / pattern[1] if n_of_m else pattern, shares[0], 1 - shares[1]))
+        size, mask = weight.numel(), mask.to(weight.device)
+        got, zero = int(mask.count_nonzero()) / size, 1 - int(weight.count_nonzero()) / size
+        rows.append((name, *weight.shape, size, pattern[0] / pattern[1] if n_of_m else pattern, got, zero))
         masks[name], undo[name] = mask.cpu(), weight[mask] if new is None else weight.clone()
         weight.masked_fill_(mask, 0) if new is None else weight.copy_(new)
 
@@ -244,37 +242,39 @@ def prune(
         if method == "sparsegpt":
             return change(name, *sparsegpt(weight, sums[0], sparsity, group=group))
         weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
-        score = _score(method, weight, [x.sqrt().to(weight) for x in sums], generator)
+        norms = [x.sqrt().to(weight) for x in sums]
+        score = random_score(weight, generator) if method == "random" else SCORES[method](weight, *norms)
         if group == "model":
             scores[name] = score
         else:
             change(name, nm_mask(score, *pattern) if n_of_m else unstructured_mask(score, pattern, group=group))
 
     try:
-        if ready or not corpora:
+        if _ready(corpora) or not corpora:
             merged = [_merged(lm, corpus) for corpus in corpora]
-            for name in tqdm(lm.prunable, desc="pruning", leave=False):
-                prune_matrix(name, [sums[name] for sums in merged])
+            every = ((name, [sums[name] for sums in merged]) for name in tqdm(lm.prunable, desc="pruning", leave=False))
         else:
-            streams = [_into_blocks(lm, c, max_length, padding, token_budget) for c in corpora]
-            for name, sums in _block_by_block(lm, streams, method == "sparsegpt", propagate_error):
-                prune_matrix(name, sums)
+            every = _block_by_block(lm, corpora, max_length, padding, token_budget, method == "sparsegpt", propagate_error)
+        for name, sums in every:
+            prune_matrix(name, sums)
         for name, mask in global_masks(scores, pattern).items() if scores else ():
             change(name, mask)
-    except BaseException:
+    except BaseException as error:
         for name, values in undo.items():
             weight = weight_matrix(lm.prunable[name])
-            if values.shape == weight.shape:
-                weight.copy_(values)
-            else:
-                weight[masks[name].to(weight.device)] = values
-        raise
+            weight[...] = values if values.shape == weight.shape else weight.masked_scatter(masks[name].to(weight.device), values)
+        undo.clear()
+        if not isinstance(error, RuntimeError) or "memory" not in str(error) or token_budget < 2:  # as in run_in_batches
+            raise
+        token_budget //= 2
+    if not masks or not undo:
+        return prune(
+            lm, calibration, method=method, sparsity=sparsity, contrast=contrast, token_budget=token_budget, **settings
+        )
     columns = ["name", "rows", "columns", "weights", "asked", "pruned", "zero_before"]
-    settings = {"group": group, "propagate_error": propagate_error, "max_length": max_length, "padding": padding, "seed": seed}
-    settings |= {key: _digest(c) for key, c in zip(("calibration", "contrast"), [*corpora, None, None])}
-    report = PruningReport(
-        method, sparsity, masks, pd.DataFrame(rows, columns=columns), settings, before, lm.fingerprint, time.perf_counter() - started
-    )
+    settings |= {"calibration": None, "contrast": None} | dict(zip(("calibration", "contrast"), map(_digest, corpora)))
+    table, after = pd.DataFrame(rows, columns=columns), lm.fingerprint
+    report = PruningReport(method, sparsity, masks, table, settings, before, after, time.perf_counter() - started)
     lm.history.append(report.provenance())
     return report
 
@@ -347,37 +347,25 @@ def _ready(corpora: list[Mapping]) -> bool:
 
 def _check(lm, method, sparsity, corpora, contrast, group, propagate_error) -> float | tuple[int, int]:
     pattern, ready = parse_sparsity(sparsity), _ready(corpora)
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; allowed: {', '.join(METHODS)}.")
-    if group not in GROUPS:
-        raise ValueError(f"group is {group!r}; allowed: {', '.join(GROUPS)}.")
+    for setting, value, allowed in (("method", method, METHODS), ("group", group, GROUPS)):
+        if value not in allowed:
+            raise ValueError(f"{setting} is {value!r}; allowed: {', '.join(allowed)}.")
     if (method == "refined") != (contrast is not None):
         raise ValueError("contrast goes with method 'refined', and that method needs it: a list of prompts, such as code.")
-    if method not in ("magnitude", "random") and len(corpora) < 1 + (method == "refined"):
+    if method not in DATA_FREE and len(corpora) < 1 + (method == "refined"):
         raise ValueError(f"method {method!r} needs calibration: a list of prompts, such as build_demonstrations gives.")
     if ready and propagate_error:
         raise ValueError("Ready statistics are of the dense model: pass propagate_error=False, or prompts instead.")
     if ready and (method == "sparsegpt" or not all(_ready([{"": part}]) for c in corpora for part in c.values())):
-        raise ValueError(f"method {method!r} takes prompts here: statistics are for all corpora or none, and not for 'sparsegpt'.")
-    if group == "model" and (corpora and propagate_error or isinstance(pattern, tuple) or method == "sparsegpt"):
-        raise ValueError("group 'model' compares the scores of the dense model: pass propagate_error=False, a share as "
-                         "sparsity, and another method than 'sparsegpt'.")  # fmt: skip
+        raise ValueError(f"Statistics and prompts do not mix, and 'sparsegpt' needs prompts; method is {method!r}.")
+    if group == "model" and ((corpora and propagate_error) or isinstance(pattern, tuple) or method == "sparsegpt"):
+        raise ValueError("group 'model' needs propagate_error=False, a share as sparsity, and not the method 'sparsegpt'.")
     for name, weight in ((name, weight_matrix(module)) for name, module in lm.prunable.items()):
         if not torch.isfinite(weight).all():
             raise ValueError(f"{name} holds weights that are not finite. Load an intact checkpoint.")
         if isinstance(pattern, tuple) and weight.shape[1] % pattern[1]:
             raise ValueError(f"{sparsity!r} needs rows that divide by {pattern[1]}; {name} has {weight.shape[1]} columns.")
     return pattern
-
-
-def _score(method: str, weight: Tensor, norms: list[Tensor], generator) -> Tensor:
-    if method == "magnitude":
-        return magnitude_score(weight)
-    if method == "random":
-        return random_score(weight, generator)
-    if method == "ria":
-        return ria_score(weight, norms[0])
-    return wanda_score(weight, norms[0] if method == "wanda" else refined_norm(*norms))
 
 
 def _merged(lm: LanguageModel, corpus: Mapping[str, ActivationStats]) -> dict[str, Tensor]:
@@ -431,12 +419,13 @@ def _into_blocks(lm: LanguageModel, corpus: Mapping, max_length: int, padding: s
     return found
 
 
-def _block_by_block(lm: LanguageModel, streams: list[list[_Batch]], products: bool, propagate_error: bool):
+def _block_by_block(lm, corpora, max_length, padding, token_budget, products: bool, propagate_error: bool):
     """Yield (name, sums a corpus) of every matrix; the caller prunes a block's before the next block runs.
 
     Every block runs twice over the prompts: once dense, only until its last matrix has seen its input, and once
     pruned, to feed the next.  The last block runs once, and so do all if dense outputs feed the next.
     """
+    streams = [_into_blocks(lm, corpus, max_length, padding, token_budget) for corpus in corpora]
     names_of, calls = {id(module): name for name, module in lm.prunable.items()}, None
     for layer, block in enumerate(tqdm(lm.layers, desc="pruning", leave=False)):
         matrices = {names_of[id(m)]: m for m in block.modules() if id(m) in names_of}
@@ -456,12 +445,7 @@ def _block_by_block(lm: LanguageModel, streams: list[list[_Batch]], products: bo
                 batch.hidden = batch.run(block, layer)
 
 
-def _digest(corpus: Mapping | None) -> str | None:
+def _digest(corpus: Mapping) -> str:
     """Identity of a calibration corpus, for provenance."""
-    if corpus is None:
-        return None
-    digest = hashlib.sha256()
-    for name, part in corpus.items():
-        stats = isinstance(part, ActivationStats)
-        digest.update(np.ascontiguousarray(part.prompt_squares) if stats else "\x00".join([name, *part]).encode())
-    return digest.hexdigest()[:16]
+    parts = [part.prompt_squares.tobytes() if _ready([{"": part}]) else "\x00".join(part).encode() for part in corpus.values()]
+    return hashlib.sha256(b"\x00".join([*map(str.encode, corpus), *parts])).hexdigest()[:16]
