@@ -33,17 +33,14 @@ class ActivationStats:
 
     Attributes
     ----------
-    prompt_squares : float32 array (n_prompts, n_layers + 1, hidden_size)
-        Sums of squares of the residual stream, per prompt.
-    prompt_tokens : int array (n_prompts,)
-        Positions counted per prompt.
+    prompt_squares, prompt_tokens : arrays (n_prompts, n_layers + 1, hidden_size), (n_prompts,)
+        Sums of squares of the residual stream, and positions counted, per prompt.
     input_squares : dict of str to float64 array (in_features,)
         Inputs of each prunable matrix, over all prompts.
-    hidden_max, hidden_sum : float arrays (n_layers + 1, hidden_size)
-        Largest absolute value; sum of the values, with their signs.
-    hidden_above, hidden_massive : int64 arrays (n_layers + 1, hidden_size)
-        Positions where the absolute value exceeds ``threshold`` (6 in LLM.int8, arXiv 2208.07339), and where it is
-        a massive activation: above 100 and 1,000 times the median of its hidden state (arXiv 2402.17762).
+    hidden_max, hidden_sum, hidden_above, hidden_massive : arrays (n_layers + 1, hidden_size)
+        Over all prompts: largest absolute value; sum of the values, with their signs; positions where the absolute
+        value exceeds ``threshold`` (6 in LLM.int8, arXiv 2208.07339), and where it is a massive activation: above
+        100 and above 1,000 times the median of its hidden state (Sun et al., arXiv 2402.17762).
     """
 
     prompt_squares: np.ndarray
@@ -136,10 +133,7 @@ def collect_activations(
     max_length, skip_first : int
         Tokens at which a prompt is cut, and how many to leave out at its start (the attention sink).
     padding : {"masked", "counted"}
-        ``"counted"`` reproduces the published code: every prompt is padded to ``max_length`` and the padding
-        enters the norms.
-    threshold : float
-        Absolute value above which positions enter ``hidden_above``.
+        "counted" reproduces the published code: prompts are padded to ``max_length``, and the norms include it.
     token_budget : int
         Padded tokens in a batch; halved when memory runs out.  Results do not depend on it.
 
@@ -186,9 +180,6 @@ def collect_activations(
     return ActivationStats(squares, tokens, input_squares, largest, *sums, float(threshold))
 
 
-# -- what features and pruning share ----------------------------------------------------------------------------
-
-
 def token_ids(lm: LanguageModel, prompts: Sequence[str], max_length: int, padding: str) -> tuple[list[list[int]], list[int]]:
     """Ids of every prompt, cut at ``max_length``, and the length it is padded to at least."""
     if padding not in PADDINGS:
@@ -231,26 +222,23 @@ def residual_stream(lm: LanguageModel, see: Callable[[int, Tensor], Tensor | Non
         yield
 
 
-class LastInput(Exception):
-    """All matrices of a block have seen their inputs; what the last one makes of it does not matter."""
-
-
 class InputSquares:
     """Running sums over the inputs of matrices, in float32 or better whatever the model's own type.
 
-    ``sums``: {name: sum of squares (in_features,), float64}; with ``products``, {name: sum of x xᵀ
-    (in_features, in_features)}, which SparseGPT needs.  ``calls``: of the matrices in the last whole pass.
+    ``sums``: {name: sum of squares (in,), float64}; with ``products``, {name: sum of x xᵀ (in, in)}, for SparseGPT.
     """
 
+    class LastInput(Exception):
+        """All matrices have seen their inputs; what the last one makes of it does not matter."""
+
     def __init__(self, matrices: dict[str, torch.nn.Module], products: bool = False):
-        self.matrices, self.products, self.calls = matrices, products, 0
-        self.sums: dict[str, Tensor] = {}
+        self.matrices, self.products, self.sums, self.calls = matrices, products, {}, 0
 
     @contextlib.contextmanager
     def counting(self, counted: Tensor, weight: float = 1.0, stop_at: int | None = None) -> Iterator[None]:
-        """Add, times ``weight``, what is received at counted positions (batch, length); nothing, if the pass fails.
+        """Add, times ``weight``, what is received at ``counted`` (batch, length); nothing, if the pass fails.
 
-        The pass ends in front of call ``stop_at``, whose input is added.
+        The pass ends at call number ``stop_at`` of a matrix, once its input has been seen.
         """
         batch: dict[str, Tensor] = {}
         last: list = [None, None]  # query, key and value read the same tensor: square it once
@@ -270,12 +258,12 @@ class InputSquares:
                 last[:] = inputs, squares * weight
             batch[name] = batch[name] + last[1] if name in batch else last[1]
             if calls == stop_at:
-                raise LastInput
+                raise self.LastInput
 
         with contextlib.ExitStack() as hooks:
             for name, module in self.matrices.items():
                 hooks.enter_context(module.register_forward_pre_hook(partial(before, name=name)))
-            with contextlib.suppress(LastInput):
+            with contextlib.suppress(self.LastInput):
                 yield
         self.calls = calls
         for name, squares in batch.items():

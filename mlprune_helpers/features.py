@@ -38,21 +38,16 @@ def top_features(norms: np.ndarray, fraction: float = 0.3) -> np.ndarray:
 def overlap(a: np.ndarray, b: np.ndarray, *, top: float = 0.3, bottom: float = 0.3) -> np.ndarray:
     """Share of the top features of ``a`` that are among the bottom features of ``b``, a layer at a time.
 
-    Norms (..., hidden_size) → (...).  Unrelated inputs give ``bottom`` (the chance level), an input compared
-    with itself gives 0 (arXiv 2409.16911).
+    Norms (..., hidden_size) → (...).  Unrelated inputs give ``bottom`` (chance), equal ones 0 (arXiv 2409.16911).
     """
     large, small = top_features(a, top), top_features(-np.asarray(b), bottom)
     return (large & small).sum(axis=-1) / large.sum(axis=-1)
 
 
-# -- specific to translation ------------------------------------------------------------------------------------
-
-
 def relative_change(translation: ActivationStats, control: ActivationStats, *, per_prompt: bool = False) -> np.ndarray:
-    """log2 of the ratio of root mean squares, (n_layers + 1, hidden_size).  0: as large; 1: twice as large.
+    """log2 of the ratio of root mean squares, (n_layers + 1, hidden_size).  0: as large (or silent); 1: twice as large.
 
-    ``per_prompt``: prompt i against prompt i, (n_prompts, n_layers + 1, hidden_size).  A feature that is silent
-    under both counts as unchanged.
+    ``per_prompt``: prompt i against prompt i, (n_prompts, n_layers + 1, hidden_size).
     """
     pair = translation, control
     rms = [np.sqrt(s.prompt_squares / s.prompt_tokens[:, None, None]) if per_prompt else s.rms for s in pair]
@@ -91,11 +86,10 @@ def sign_flip_test(
     flat /= np.maximum(np.sqrt(np.square(flat).sum(axis=0)), np.finfo(np.float64).tiny)
     flat, sided = flat.astype(np.float32), np.abs if alternative == "two-sided" else np.asarray
     if n <= np.log2(n_flips):
-        signs = np.array(list(product([1, -1], repeat=n)), dtype=np.float32)
+        signs = np.array(list(product([1, -1], repeat=n)))
     else:
-        random = np.random.default_rng(seed).choice([-1, 1], (n_flips - 1, n))
-        signs = np.concatenate([np.ones((1, n)), random]).astype(np.float32)
-    maxima = np.sort([sided(part @ flat).max() for part in signs])
+        signs = np.vstack([np.ones((1, n)), np.random.default_rng(seed).choice([-1, 1], (n_flips - 1, n))])
+    maxima = np.sort([sided(flip @ flat).max() for flip in signs.astype(np.float32)])
     reached = len(maxima) - np.searchsorted(maxima, sided(flat.sum(axis=0)) - 1e-5)  # but for rounding
     return change.mean(axis=0), (reached / len(maxima)).reshape(change.shape[1:])
 
@@ -133,9 +127,9 @@ def feature_stability(
 ) -> pd.DataFrame:  # fmt: skip
     """Do other prompts choose the same :func:`translation_specific_features`?
 
-    ``n_splits`` times, the prompts are split at random into halves, and features are chosen with ``settings`` in
-    each.  Returns a row a layer: ``jaccard`` index of the halves' choices, averaged, its lowest (``low``) and
-    highest (``high``), and ``chance``, that of random sets of the same sizes.  NaN where no half finds any.
+    ``n_splits`` times, features are chosen with ``settings`` on two random halves of the prompts.  Returns a row a
+    layer: the mean ``jaccard`` index of the halves, its lowest (``low``) and highest (``high``), and ``chance``: that
+    of random sets of the same sizes.  NaN where neither half finds any.
     """
     every = [translation, *([control] if isinstance(control, ActivationStats) else control)]
     n = min(len(stats.prompt_tokens) for stats in every)
@@ -143,10 +137,8 @@ def feature_stability(
         raise ValueError(f"{n} prompts and n_splits {n_splits}; needed: at least two prompts and one split.")
 
     def chosen(half):
-        of_half = [
-            replace(s, prompt_squares=s.prompt_squares[half], prompt_tokens=s.prompt_tokens[half]) for s in every
-        ]
-        return translation_specific_features(of_half[0], of_half[1:], **settings)
+        first, *rest = (replace(s, prompt_squares=s.prompt_squares[half], prompt_tokens=s.prompt_tokens[half]) for s in every)
+        return translation_specific_features(first, rest, **settings)
 
     rng, rows = np.random.default_rng(seed), []
     for _ in range(n_splits):
@@ -158,9 +150,6 @@ def feature_stability(
         rows.append(pd.DataFrame({"layer": range(len(a)), "jaccard": jaccard, "chance": chance}))
     groups = pd.concat(rows).groupby("layer")
     return groups.mean().assign(low=groups["jaccard"].min(), high=groups["jaccard"].max()).reset_index()
-
-
-# -- without them -----------------------------------------------------------------------------------------------
 
 
 def matched_random_features(features: np.ndarray, norms: np.ndarray, *, seed: int = 0, bins: int = 10) -> np.ndarray:
@@ -188,13 +177,8 @@ def zero_features(
 ) -> Iterator[None]:
     """While active, the given features of the residual stream are zero at the given layers, at every position.
 
-    Parameters
-    ----------
-    features : {layer: dimensions} or bool array (n_layers + 1, hidden_size)
-        Dimensions: integers, or a bool mask (hidden_size,).
-    values : array (n_layers + 1, hidden_size), optional
-        Put there instead of zero: ``stats.mean`` for mean ablation.
-
+    ``features``: {layer: dimensions (integers, or a bool mask)}, or a bool array (n_layers + 1, hidden_size).
+    ``values`` (n_layers + 1, hidden_size) are put there instead of zero: ``stats.mean`` for mean ablation.
     The fingerprint of ``lm`` is another one meanwhile, so no cached result of the intact model is used.
     """
     shape = len(lm.layers) + 1, lm.hidden_size
@@ -246,8 +230,8 @@ def logit_lens(
             with residual_stream(lm, lambda layer, hidden: at_last.update({layer: hidden[last]})):
                 lm.decoder(input_ids=input_ids, attention_mask=mask, use_cache=False)
             for layer, hidden in at_last.items():
-                norm = lm.final_norm
-                probability = lm.logits(norm(hidden.to(norm.weight.device))).float().softmax(dim=-1).cpu()
+                normed = lm.final_norm(hidden.to(lm.final_norm.weight.device))
+                probability = lm.logits(normed).float().softmax(dim=-1).cpu()
                 for name, tokens in token_sets.items():
                     mass[name][indices, layer] = probability[:, list(tokens)].sum(dim=-1)
 

@@ -24,6 +24,22 @@ from .activations import ActivationStats, InputSquares, counted_positions, hidde
 from .models import DEFAULT_MODEL, GEMMA_TERMS, LanguageModel, save_checkpoint, weight_matrix
 from .prompts import padded, run_in_batches
 
+CARD = """---
+library_name: transformers
+pipeline_tag: text-generation
+base_model: {quoted}
+tags:
+{tags}---
+
+# {base}, pruned
+
+The weights of {base} were modified: part of those inside its decoder blocks are zero. They take as much memory and
+time as before. Its licence, languages and limits hold here too. What was done, texts being named by a hash:
+
+{steps}
+"""
+
+
 # -- scores: (out_features, in_features), lowest is pruned first ------------------------------------------------
 
 
@@ -131,12 +147,10 @@ def sparsegpt(
 ) -> tuple[Tensor, Tensor]:
     """SparseGPT (Frantar and Alistarh, arXiv 2301.00774): (mask, the weights with those that are left adapted).
 
-    Column by column, what a pruned weight contributed is made up for by the columns to its right, exactly in the
-    sense of least squares over the calibration tokens.  Masks are chosen ``block`` columns at a time (n:m: ``m``)
-    by W² / diag(U)², with U the upper Cholesky factor of the inverse of ``products``.
-
-    ``products`` (in, in): sum of x xᵀ over the tokens; ``damping``, as a share of its mean, is added to its diagonal.
-    ``group``: scores are compared in each "row" or over the "matrix" (the published code), within a block.
+    Column by column, what a pruned weight contributed is made up for by the columns to its right, as least squares
+    over the calibration tokens has it.  ``products`` (in, in): sum of x xᵀ over them; ``damping``, a share of its
+    mean, is added to its diagonal.  Masks are chosen ``block`` columns at a time (n:m: ``m``) by W² / diag(U)², in
+    each "row" or over the "matrix" (as published), U being the upper Cholesky factor of the inverse of ``products``.
     """
     pattern, columns = parse_sparsity(sparsity), weight.shape[1]
     step = block if isinstance(pattern, float) else pattern[1]
@@ -144,7 +158,7 @@ def sparsegpt(
     h = products.to(weight.device, torch.float64, copy=True)
     h.diagonal().add_((damping * h.diagonal().mean()).clamp_min(torch.finfo(torch.float32).tiny))
     u = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
-    w, mask = weight.double(), torch.zeros_like(weight, dtype=torch.bool)
+    w, mask = weight.to(torch.float64, copy=True), torch.zeros_like(weight, dtype=torch.bool)
     for start in range(0, columns, block):
         end = min(start + block, columns)
         errors = torch.zeros_like(w[:, start:end])
@@ -190,9 +204,8 @@ class PruningReport:
 
     def provenance(self) -> dict:
         """Everything but masks and table, ready for JSON."""
-        first = {key: getattr(self, key) for key in ("method", "sparsity", "pruned_fraction")}
-        prints = {key: getattr(self, key) for key in ("fingerprint_before", "fingerprint_after")}
-        return first | self.settings | prints | {"seconds": round(self.seconds, 2)}
+        keys = "method", "sparsity", "pruned_fraction", "fingerprint_before", "fingerprint_after"
+        return {key: getattr(self, key) for key in keys} | self.settings | {"seconds": round(self.seconds, 2)}
 
 
 def prune(
@@ -204,22 +217,19 @@ def prune(
 
     Parameters
     ----------
-    calibration : list of str, or ActivationStats, or a dict of either
-        Not for "magnitude" and "random".  Statistics where ``propagate_error`` is False.  Of a dict (a language pair
-        each, say) every part counts the same: mean squares are averaged.  In a list, every token counts the same.
+    calibration : list of str, or ActivationStats (where ``propagate_error`` is False), or a dict of either
+        Not for "magnitude" and "random".  Of a dict (a language pair each, say) every part counts the same: mean
+        squares are averaged.  In a list, every token counts the same.
     method : {"wanda", "refined", "ria", "sparsegpt", "magnitude", "random"}
         "refined" also needs ``contrast``, given as calibration is: what not to favour (code, in the paper).
     sparsity : float or str
         Share of each group, in [0, 1), or ``"n:m"``.
     group : {"row", "matrix", "model"}
-        Where scores are compared: in each output row (Wanda), over the matrix (a "layer" in many papers), or over
-        all matrices, where nothing is propagated.
+        Where scores are compared: in each output row (Wanda), the matrix ("layer" in many papers), or all matrices.
     propagate_error : bool
         True: a block is scored on what the already pruned blocks before it put out.  False: on the dense model.
-    max_length, padding, token_budget
-        As in :func:`collect_activations`.  ``seed`` is for "random".
 
-    Raises ValueError naming the setting, matrix or value that is wrong; the weights are then as they were before.
+    ``seed`` is for "random", the rest as in :func:`collect_activations`.  Raises ValueError naming the setting, matrix or value that is wrong; the weights are then as they were before.
     """
     corpora = [c if isinstance(c, Mapping) else {"": c} for c in (calibration, contrast) if c is not None]
     corpora = [] if method in DATA_FREE else corpora
@@ -241,7 +251,7 @@ def prune(
         weight = weight_matrix(lm.prunable[name])
         if method == "sparsegpt":
             return change(name, *sparsegpt(weight, sums[0], sparsity, group=group))
-        weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        weight = weight.to(torch.promote_types(weight.dtype, torch.float32))  # scores of bfloat16 would tie
         norms = [x.sqrt().to(weight) for x in sums]
         score = random_score(weight, generator) if method == "random" else SCORES[method](weight, *norms)
         if group == "model":
@@ -266,15 +276,12 @@ def prune(
         undo.clear()
         if not isinstance(error, RuntimeError) or "memory" not in str(error) or token_budget < 2:  # as in run_in_batches
             raise
-        token_budget //= 2
-    if not masks or not undo:
-        return prune(
-            lm, calibration, method=method, sparsity=sparsity, contrast=contrast, token_budget=token_budget, **settings
-        )
-    columns = ["name", "rows", "columns", "weights", "asked", "pruned", "zero_before"]
+    if not undo:
+        again = {"method": method, "sparsity": sparsity, "contrast": contrast, "token_budget": token_budget // 2}
+        return prune(lm, calibration, **again, **settings)
     settings |= {"calibration": None, "contrast": None} | dict(zip(("calibration", "contrast"), map(_digest, corpora)))
-    table, after = pd.DataFrame(rows, columns=columns), lm.fingerprint
-    report = PruningReport(method, sparsity, masks, table, settings, before, after, time.perf_counter() - started)
+    table = pd.DataFrame(rows, columns=["name", "rows", "columns", "weights", "asked", "pruned", "zero_before"])
+    report = PruningReport(method, sparsity, masks, table, settings, before, lm.fingerprint, time.perf_counter() - started)
     lm.history.append(report.provenance())
     return report
 
@@ -309,35 +316,15 @@ def save_pruned(lm: LanguageModel, directory: str | Path) -> Path:
 
     ``AutoModelForCausalLM.from_pretrained(directory)`` loads it.  Raises FileExistsError if the folder exists.
     """
-    provenance = {"model": lm.name, "fingerprint": lm.fingerprint, "steps": lm.history}
-    extra = {"pruning.json": json.dumps(provenance, indent=2) + "\n", "README.md": model_card(lm)}
-    if lm.model.config.model_type.startswith("gemma"):
-        extra["NOTICE"] = GEMMA_TERMS + "\n"
-    return save_checkpoint(lm, directory, extra)
-
-
-def model_card(lm: LanguageModel) -> str:
-    """Markdown with a metadata header, as the Hugging Face hub reads it."""
     base = "google/gemma-3-270m" if lm.name == DEFAULT_MODEL else Path(lm.name).name if Path(lm.name).exists() else lm.name
     tags = "".join(f"- {tag}\n" for tag in dict.fromkeys(["pruned", *(step["method"] for step in lm.history)]))
     steps = "\n".join("- " + ", ".join(f"{k}: {v}" for k, v in step.items() if v is not None) for step in lm.history)
-    return f"""---
-library_name: transformers
-pipeline_tag: text-generation
-base_model: {json.dumps(base)}
-tags:
-{tags}---
-
-# {base}, pruned
-
-The weights of {base} were modified: part of those inside its decoder blocks are zero. They take as much memory and
-time as before. Its licence, languages and limits hold here too. What was done, texts being named by a hash:
-
-{steps or "- nothing yet"}
-"""
-
-
-# -- machinery --------------------------------------------------------------------------------------------------
+    provenance = {"model": lm.name, "fingerprint": lm.fingerprint, "steps": lm.history}
+    extra = {"pruning.json": json.dumps(provenance, indent=2) + "\n"}
+    extra["README.md"] = CARD.format(base=base, quoted=json.dumps(base), tags=tags, steps=steps or "- nothing yet")
+    if lm.model.config.model_type.startswith("gemma"):
+        extra["NOTICE"] = GEMMA_TERMS + "\n"
+    return save_checkpoint(lm, directory, extra)
 
 
 def _ready(corpora: list[Mapping]) -> bool:
@@ -426,20 +413,19 @@ def _block_by_block(lm, corpora, max_length, padding, token_budget, products: bo
     pruned, to feed the next.  The last block runs once, and so do all if dense outputs feed the next.
     """
     streams = [_into_blocks(lm, corpus, max_length, padding, token_budget) for corpus in corpora]
-    names_of, calls = {id(module): name for name, module in lm.prunable.items()}, None
+    names_of, calls = {id(module): name for name, module in lm.prunable.items()}, {}
     for layer, block in enumerate(tqdm(lm.layers, desc="pruning", leave=False)):
         matrices = {names_of[id(m)]: m for m in block.modules() if id(m) in names_of}
-        sums = [InputSquares(matrices, products) for _ in streams]
+        sums, stop_at = [InputSquares(matrices, products) for _ in streams], calls.get(len(matrices))
         for batches, inputs in zip(streams, sums):
             for batch in batches:
-                with inputs.counting(batch.counted, batch.scale, calls if propagate_error else None):
+                with inputs.counting(batch.counted, batch.scale, stop_at if propagate_error else None):
                     output = batch.run(block, layer)
                 if not propagate_error:
                     batch.hidden = output
-        calls = calls or inputs.calls  # all blocks are alike, and the first has run to its end
+        calls[len(matrices)] = inputs.calls  # the first block of its kind has run to its end
         checked = [inputs.checked() for inputs in sums]
-        for name in matrices:
-            yield name, [squares[name] for squares in checked]
+        yield from ((name, [squares[name] for squares in checked]) for name in matrices)
         if propagate_error and layer + 1 < len(lm.layers):
             for batch in (batch for batches in streams for batch in batches):
                 batch.hidden = batch.run(block, layer)
