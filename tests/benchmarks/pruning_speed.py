@@ -21,7 +21,7 @@ import torch
 import transformers
 
 import mlprune_helpers as mh
-from mlprune_helpers.pruning import _Batch, _into_blocks, _returns_tuple
+from mlprune_helpers.pruning import _into_blocks
 
 SPARSITY, LENGTH = 0.3, 512
 FRENCH = "la porte du vieux marché reste ouverte pendant que les enfants jouent près de notre rivière et parlent avec leurs voisins".split()
@@ -39,9 +39,11 @@ def made_up_prompts(n, seed=0):
 def published(lm, prompts):
     """{name: mask}; prunes ``lm``."""
     names = {id(module): name for name, module in lm.prunable.items()}
-    tuples = _returns_tuple(lm)
-    inputs = [_Batch(lm, [lm.tokenizer(p)["input_ids"][:LENGTH]], LENGTH, "masked", tuples) for p in prompts]
-    masks = {}
+    inputs, masks = [], {}
+    for prompt in prompts:
+        (one,) = _into_blocks(lm, {"": [prompt]}, LENGTH, "counted", LENGTH)  # padded, and stops before block 0
+        one.counted = torch.arange(LENGTH)[None] < len(lm.tokenizer(prompt)["input_ids"])
+        inputs.append(one)
     for layer, block in enumerate(lm.layers):
         matrices = {names[id(m)]: m for m in block.modules() if id(m) in names}
         squares = dict.fromkeys(matrices, 0.0)
@@ -49,7 +51,7 @@ def published(lm, prompts):
             handles = []
             for name, module in matrices.items():
 
-                def add(module, args, output, name=name, real=len(one.ids[0])):
+                def add(module, args, output, name=name, real=int(one.counted.sum())):  # noqa: B023
                     rows = args[0].reshape(-1, args[0].shape[-1])[:real]
                     squares[name] += torch.norm(rows.float().T, p=2, dim=1) ** 2  # noqa: B023
 
