@@ -189,7 +189,7 @@ def zero_features(
     for layer, dimensions in enumerate(features) if isinstance(features, np.ndarray) else features.items():
         dimensions = np.asarray(dimensions)
         dimensions = np.flatnonzero(dimensions) if dimensions.dtype == bool else dimensions
-        wrong = [d for d in dimensions if not 0 <= d < shape[1]]
+        wrong = dimensions[(dimensions < 0) | (dimensions >= shape[1])].tolist()
         if not 0 <= layer < shape[0] or wrong:
             raise ValueError(f"layer {layer}, dimensions {wrong}; allowed: layers 0 to {shape[0] - 1}, dimensions 0 to {shape[1] - 1}.")
         if len(dimensions):

@@ -102,9 +102,12 @@ def unstructured_mask(score: Tensor, sparsity: float, *, group: str = "row") -> 
         raise ValueError("Some scores are not a number, so they have no order; look for NaN in weights and norms.")
     rows = score if group == "row" else score.reshape(1, -1)
     # 0.3 * 10 is 3.0000000000000004 or 2.9999999999999996 in other cases: the tiny addend keeps the exact product.
-    count = int(sparsity * rows.shape[1] + 1e-9)
+    return _lowest(rows, int(sparsity * rows.shape[1] + 1e-9)).reshape(score.shape)
+
+
+def _lowest(rows: Tensor, count: int) -> Tensor:
     if count == 0:
-        return torch.zeros_like(score, dtype=torch.bool)
+        return torch.zeros_like(rows, dtype=torch.bool)
     threshold = rows.kthvalue(count, dim=1, keepdim=True).values
     mask = rows <= threshold
     over = mask.sum(dim=1) > count
@@ -112,7 +115,7 @@ def unstructured_mask(score: Tensor, sparsity: float, *, group: str = "row") -> 
         tied = rows[over] == threshold[over]
         room = count - (rows[over] < threshold[over]).sum(dim=1, keepdim=True)
         mask[over] = (rows[over] < threshold[over]) | (tied & (tied.cumsum(dim=1) <= room))
-    return mask.reshape(score.shape)
+    return mask
 
 
 def global_masks(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
@@ -168,7 +171,8 @@ def sparsegpt(
                 score = (w[:, now] / u.diagonal()[now]).square()
                 if isinstance(pattern, float):  # counts that add up to floor(sparsity · columns)
                     count = int(pattern * end + 1e-9) - int(pattern * start + 1e-9)
-                    mask[:, now] = unstructured_mask(score, count / (end - start), group=group)
+                    lines = score if group == "row" else score.reshape(1, -1)
+                    mask[:, now] = _lowest(lines, count * len(score) // len(lines)).reshape(score.shape)
                 else:
                     mask[:, now] = nm_mask(score, *pattern)
             errors[:, i - start] = w[:, i] * mask[:, i] / u[i, i]

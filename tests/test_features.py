@@ -201,15 +201,12 @@ def planted():
         for i in range(CONCEPTS):
             query_key_value[i, i] = query_key_value[i, 64 + i] = 3.0
         query_key_value[16, 128], query_key_value[17, 129] = 1.0, 1.0
-        block.attn.c_proj.weight[0, 18] = block.attn.c_proj.weight[1, 19] = 1.0  # language of what is looked at
+        block.attn.c_proj.weight[0, 18] = block.attn.c_proj.weight[1, 19] = 0.18  # language of what is looked at
         for neuron, (own, seen) in enumerate([(16, 19), (17, 18)]):
             block.mlp.c_fc.weight[own, neuron] = block.mlp.c_fc.weight[seen, neuron] = 4.0
-            block.mlp.c_fc.bias[neuron] = -4.0 * THRESHOLD
+            block.mlp.c_fc.bias[neuron] = -4.0 * 5.7  # between a word beside its translation (7.2) and one without (4.2)
             block.mlp.c_proj.weight[neuron, PLANTED] = 2.0
     return mh.LanguageModel("planted", model, tokenizer)
-
-
-THRESHOLD = 6.0
 
 
 def planted_prompts(kind, n=12, seed=0):
@@ -235,7 +232,7 @@ def test_planted_features_are_found_again(planted):
     assert np.array_equal(found[1:], truth[1:])
     tested = mh.translation_specific_features(aligned, [mismatched, alone], method="test")
     assert tested[truth].all() and not tested[0].any()
-    change, p = mh.sign_flip_test(aligned, mismatched)
+    change = mh.sign_flip_test(aligned, mismatched)[0]
     assert change[truth].min() > 2 * change[~truth].max()
     stability = mh.feature_stability(aligned, [mismatched, alone], count=3, n_splits=5)
     assert stability["jaccard"][1:].tolist() == [1.0, 1.0] and (stability["chance"][1:] < 0.05).all()
