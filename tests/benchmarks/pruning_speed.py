@@ -5,7 +5,8 @@ that the ratios mean something on any machine.  ``--prompts 4`` makes it short.
 
 - published (arXiv 2306.11695 and its code): a prompt at a time, padded to 512 tokens; every block runs twice over all
   prompts, the last one too; a full stable sort of every row.  Its capture of inputs stops before block 0.  Padding is
-  left out of its norms here, so that both must find the same masks.
+  left out of its norms here, so that both must find the same masks.  They do in float64.  In float32, batches round
+  differently, some near-ties fall the other way, and every one of them alters what the next blocks see.
 - bare: the passes that cannot be avoided, in batches without padding to 512: every block once dense and once pruned,
   the last one once.  Nothing is measured, nothing pruned.
 - package: ``prune`` as users call it, with its checks, fingerprints and report.
@@ -53,7 +54,7 @@ def published(lm, prompts):
 
                 def add(module, args, output, name=name, real=real):
                     rows = args[0].reshape(-1, args[0].shape[-1])[:real]
-                    squares[name] += torch.norm(rows.float().T, p=2, dim=1) ** 2  # noqa: B023
+                    squares[name] += torch.norm(rows.T, p=2, dim=1) ** 2  # noqa: B023
 
                 handles.append(module.register_forward_hook(add))
             one.run(block, layer)
@@ -123,12 +124,25 @@ def compare(lm, prompts):
         for matrix, module in lm.prunable.items():
             mh.weight_matrix(module).copy_(dense[matrix])
         print(f"  {name:10}{times[name]:8.1f} s{memory[name]:8.0f} MB more memory")
-    differing = sum(int((masks["package"][n] != masks["published"][n]).sum()) for n in dense) // 2
-    total = sum(mask.numel() for mask in masks["package"].values())
     print(f"  published / package: {times['published'] / times['package']:.2f} (asked: at least 2)")
     print(f"  package / bare:      {times['package'] / times['bare']:.2f} (asked: at most 1.3)")
-    print(f"  masks differ at {differing} of {total} weights: batches round differently, and near-ties fall either way")
-    assert differing < 1e-5 * total, "more than rounding explains"
+    of_first = [name for name in dense if ".0." in name]
+    for what, names, allowed in ("block 0", of_first, 1e-4), ("all blocks", list(dense), 1e-2):
+        share = np.mean([(masks["package"][n] != masks["published"][n]).double().mean() for n in names])
+        print(f"  masks of {what} differ at {share:.1e} of the weights, by rounding (at most {allowed:.0e})")
+        assert share <= allowed
+
+
+def compare_exactly(lm, prompts):
+    lm.model.double()
+    dense = {name: mh.weight_matrix(module).clone() for name, module in lm.prunable.items()}
+    ours = mh.prune(lm, prompts, sparsity=SPARSITY, max_length=LENGTH).masks
+    for name, module in lm.prunable.items():
+        mh.weight_matrix(module).copy_(dense[name])
+    theirs = published(lm, prompts)
+    differing = sum(int((ours[name] != theirs[name]).sum()) for name in dense)
+    print(f"  in float64, on {len(prompts)} prompts: masks differ at {differing} weights")
+    assert differing == 0
 
 
 if __name__ == "__main__":
@@ -138,3 +152,4 @@ if __name__ == "__main__":
     gemma = mh.load_model(device="cpu")
     compare(gemma, prompts)
     compare(xglm(gemma), prompts)
+    compare_exactly(gemma, prompts[:2])
