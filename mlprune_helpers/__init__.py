@@ -15,10 +15,12 @@ from .evaluation import (
     translate,
 )
 from .features import (
+    feature_stability,
     logit_lens,
     matched_random_features,
     overlap,
     relative_change,
+    sign_flip_test,
     top_features,
     translation_specific_features,
     zero_features,
@@ -44,13 +46,16 @@ from .prompts import build_demonstrations, encode, task_prompts, translation_pro
 from .pruning import (
     PruningReport,
     apply_masks,
+    global_masks,
     magnitude_score,
     nm_mask,
     prune,
     pruned,
     random_score,
     refined_norm,
+    ria_score,
     save_pruned,
+    sparsegpt,
     unstructured_mask,
     wanda_score,
 )

@@ -6,8 +6,8 @@ Two kinds of features: dimensions of the residual stream between the blocks, and
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -15,35 +15,42 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from .models import LanguageModel
 from .prompts import encode, padded, run_in_batches
 
 PADDINGS = ("masked", "counted")
+SUMS = ("hidden_sum", "hidden_above", "hidden_massive")
 
 
 @dataclass
 class ActivationStats:
-    """Sums of squares over token positions; every norm follows from them.
+    """Sums over token positions; every norm, mean and share follows from them.
+
+    Layers of the residual stream: before block 0, …, before block L-1, after it (before the final norm).
 
     Attributes
     ----------
-    prompt_squares : float32 array (n_prompts, n_layers + 1, hidden_size)
-        Per prompt: residual stream before block 0, …, before block L-1, after the last block (before the final
-        norm).
-    prompt_tokens : int array (n_prompts,)
-        Positions counted per prompt.
+    prompt_squares, prompt_tokens : arrays (n_prompts, n_layers + 1, hidden_size), (n_prompts,)
+        Sums of squares of the residual stream, and positions counted, per prompt.
     input_squares : dict of str to float64 array (in_features,)
         Inputs of each prunable matrix, over all prompts.
-    hidden_max : float32 array (n_layers + 1, hidden_size)
-        Largest absolute value.
+    hidden_max, hidden_sum, hidden_above, hidden_massive : arrays (n_layers + 1, hidden_size)
+        Over all prompts: largest absolute value; sum of the values, with their signs; positions where the absolute
+        value exceeds ``threshold`` (6 in LLM.int8, arXiv 2208.07339), and where it is a massive activation: above
+        100 and above 1,000 times the median of its hidden state (Sun et al., arXiv 2402.17762).
     """
 
     prompt_squares: np.ndarray
     prompt_tokens: np.ndarray
     input_squares: dict[str, np.ndarray]
     hidden_max: np.ndarray
+    hidden_sum: np.ndarray
+    hidden_above: np.ndarray
+    hidden_massive: np.ndarray
+    threshold: float = 6.0
 
     @property
     def n_tokens(self) -> int:
@@ -65,88 +72,102 @@ class ActivationStats:
         return self.hidden / np.sqrt(self.n_tokens)
 
     @property
+    def mean(self) -> np.ndarray:
+        """Mean over tokens (n_layers + 1, hidden_size), with its sign: what mean ablation puts in."""
+        return self.hidden_sum / self.n_tokens
+
+    @property
+    def share_above(self) -> np.ndarray:
+        """Share of tokens at which a feature exceeds ``threshold`` (n_layers + 1, hidden_size)."""
+        return self.hidden_above / self.n_tokens
+
+    @property
+    def share_massive(self) -> np.ndarray:
+        """Share of tokens at which a feature is a massive activation (n_layers + 1, hidden_size)."""
+        return self.hidden_massive / self.n_tokens
+
+    @property
     def inputs(self) -> dict[str, np.ndarray]:
         """L2 norm over all tokens of each matrix's inputs, {prunable name: (in_features,)}."""
         return {name: np.sqrt(squares) for name, squares in self.input_squares.items()}
 
     def merge(self, other: ActivationStats) -> ActivationStats:
-        """The statistics of both sets of prompts together."""
+        """The statistics of both sets of prompts together, as one pass over both gives them."""
         if self.input_squares.keys() != other.input_squares.keys() or self.hidden_max.shape != other.hidden_max.shape:
             raise ValueError("These statistics are of different models and cannot be merged.")
+        if self.threshold != other.threshold:
+            raise ValueError(f"Thresholds {self.threshold} and {other.threshold} differ: collect both with the same.")
         return ActivationStats(
             np.concatenate([self.prompt_squares, other.prompt_squares]),
             np.concatenate([self.prompt_tokens, other.prompt_tokens]),
             {name: squares + other.input_squares[name] for name, squares in self.input_squares.items()},
             np.maximum(self.hidden_max, other.hidden_max),
+            *(getattr(self, name) + getattr(other, name) for name in SUMS),
+            self.threshold,
         )
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file."""
-        arrays = {
-            "prompt_squares": self.prompt_squares,
-            "prompt_tokens": self.prompt_tokens,
-            "hidden_max": self.hidden_max,
-            **{f"inputs/{name}": squares for name, squares in self.input_squares.items()},
-        }
-        save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, str(path))
+        arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name != "input_squares"}
+        arrays |= {f"inputs/{name}": squares for name, squares in self.input_squares.items()}
+        beside = Path(f"{path}.tmp")
+        save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, str(beside))
+        beside.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> ActivationStats:
         with safe_open(str(path), framework="np") as file:
             arrays = {key: file.get_tensor(key) for key in file.keys()}
         inputs = {key.removeprefix("inputs/"): arrays.pop(key) for key in list(arrays) if key.startswith("inputs/")}
-        return cls(input_squares=inputs, **arrays)
+        return cls(input_squares=inputs, threshold=arrays.pop("threshold").item(), **arrays)
 
 
 def collect_activations(
-    lm: LanguageModel,
-    prompts: Sequence[str],
-    *,
-    max_length: int = 512,
-    padding: str = "masked",
-    skip_first: int = 0,
-    token_budget: int = 2048,
-) -> ActivationStats:
-    """Run the model once over the prompts and sum the squares of its features.
+    lm: LanguageModel, prompts: Sequence[str], *, max_length: int = 512, padding: str = "masked", skip_first: int = 0,
+    threshold: float = 6.0, token_budget: int = 2048,
+) -> ActivationStats:  # fmt: skip
+    """Run the model once over the prompts and sum up its features, in float32 whatever the model's own type.
 
     Parameters
     ----------
-    max_length : int
-        Tokens at which a prompt is cut.
+    max_length, skip_first : int
+        Tokens at which a prompt is cut, and how many to leave out at its start (the attention sink).
     padding : {"masked", "counted"}
-        ``"counted"`` reproduces the published code: every prompt is padded to ``max_length`` and the padding
-        enters the norms.
-    skip_first : int
-        Leave out the first tokens of every prompt (the attention sink).
+        "counted" reproduces the published code: prompts are padded to ``max_length``, and the norms include it.
     token_budget : int
         Padded tokens in a batch; halved when memory runs out.  Results do not depend on it.
 
-    Raises
-    ------
-    ValueError
-        Also when an activation is not finite, naming where.
+    Raises ValueError also where an activation is not finite, naming the layer or the matrix.
     """
-    if padding not in PADDINGS:
-        raise ValueError(f"padding is {padding!r}; allowed: {', '.join(PADDINGS)}.")
-    ids = encode(lm, prompts, max_length)
-    if skip_first >= min(map(len, ids)) or skip_first < 0:
-        raise ValueError(f"skip_first is {skip_first}; the shortest prompt has {min(map(len, ids))} tokens.")
-    n_layers = len(lm.layers)
-    squares = np.zeros((len(ids), n_layers + 1, lm.hidden_size), dtype=np.float32)
-    tokens = np.zeros(len(ids), dtype=np.int64)
-    largest = np.zeros((n_layers + 1, lm.hidden_size), dtype=np.float32)
+    ids, lengths = token_ids(lm, prompts, max_length, padding)
+    shortest = min(map(len, ids))
+    if not 0 <= skip_first < shortest:
+        raise ValueError(f"skip_first is {skip_first}; allowed: 0 to {shortest - 1}, one token less than the shortest prompt.")
+    shape = len(lm.layers) + 1, lm.hidden_size
+    squares, tokens = np.zeros((len(ids), *shape), np.float32), np.zeros(len(ids), np.int64)
+    largest, sums = np.zeros(shape, np.float32), [np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64)]
     inputs = InputSquares(lm.prunable)
-    lengths = [max_length] * len(ids) if padding == "counted" else [len(x) for x in ids]
     bar = tqdm(total=len(ids), desc="activations", leave=False)
 
     def run(indices: list[int]) -> None:
         input_ids, mask = padded([ids[i] for i in indices], lm.device, lengths[indices[0]])
         counted = counted_positions(mask, padding, skip_first)
-        with torch.inference_mode(), residual_stream(lm, counted) as hidden, inputs.counting(counted):
+        seen: dict[int, list[np.ndarray]] = {}  # taken over once the whole pass has succeeded
+
+        def see(layer: int, hidden: Tensor) -> None:
+            hidden = hidden.float().masked_fill(~counted.to(hidden.device)[..., None], 0)
+            size, over = hidden.abs(), (0, 1)
+            massive = size > (1000 * size.median(dim=-1, keepdim=True).values).clamp_min(100)
+            found = size.square().sum(1), size.amax(over), hidden.double().sum(over), (size > threshold).sum(over), massive.sum(over)
+            seen[layer] = [x.cpu().numpy() for x in found]
+
+        with torch.inference_mode(), residual_stream(lm, see), inputs.counting(counted):
             lm.decoder(input_ids=input_ids, attention_mask=mask, use_cache=False)
-        for layer, (prompt_squares, maximum) in hidden.items():
-            squares[indices, layer] = prompt_squares
-            largest[layer] = np.maximum(largest[layer], maximum)
+        for layer, (of_prompts, maximum, *more) in seen.items():
+            squares[indices, layer] = of_prompts
+            np.maximum(largest[layer], maximum, out=largest[layer])
+            for total, part in zip(sums, more):
+                total[layer] += part
         tokens[indices] = counted.sum(dim=1).cpu().numpy()
         bar.update(len(indices))
 
@@ -155,88 +176,104 @@ def collect_activations(
     if not np.isfinite(squares).all():
         layer = int(np.argwhere(~np.isfinite(squares))[:, 1].min())
         raise ValueError(f"{lm.name}: hidden states are not finite from layer {layer} on; load the model in float32.")
-    return ActivationStats(squares, tokens, inputs.arrays(), largest)
+    input_squares = {name: x.cpu().numpy() for name, x in inputs.checked().items()}
+    return ActivationStats(squares, tokens, input_squares, largest, *sums, float(threshold))
 
 
-def counted_positions(mask: torch.Tensor, padding: str, skip_first: int = 0) -> torch.Tensor:
+def token_ids(lm: LanguageModel, prompts: Sequence[str], max_length: int, padding: str) -> tuple[list[list[int]], list[int]]:
+    """Ids of every prompt, cut at ``max_length``, and the length it is padded to at least."""
+    if padding not in PADDINGS:
+        raise ValueError(f"padding is {padding!r}; allowed: {', '.join(PADDINGS)}.")
+    ids = encode(lm, prompts, max_length)
+    return ids, [max_length if padding == "counted" else len(x) for x in ids]
+
+
+def counted_positions(mask: Tensor, padding: str, skip_first: int = 0) -> Tensor:
     """Bool (batch, length): which positions enter the statistics."""
     counted = torch.ones_like(mask, dtype=torch.bool) if padding == "counted" else mask.bool()
     counted[:, :skip_first] = False
     return counted
 
 
-@contextlib.contextmanager
-def residual_stream(lm: LanguageModel, counted: torch.Tensor) -> Iterator[dict[int, tuple]]:
-    """While active, a forward pass fills {layer: (squares per prompt (batch, hidden), maxima (hidden,))}."""
-    seen: dict[int, tuple] = {}
-
-    def keep(layer: int, hidden: torch.Tensor) -> None:
-        magnitude = hidden.float().abs().masked_fill_(~counted.to(hidden.device)[..., None], 0)
-        seen[layer] = (magnitude.square().sum(dim=1).cpu().numpy(), magnitude.amax(dim=(0, 1)).cpu().numpy())
-
-    def before(module, args, kwargs, layer):
-        keep(layer, hidden_input(args, kwargs))
-
-    def after(module, args, output):
-        keep(len(lm.layers), output[0] if isinstance(output, tuple) else output)
-
-    handles = [
-        block.register_forward_pre_hook(partial(before, layer=i), with_kwargs=True) for i, block in enumerate(lm.layers)
-    ]
-    handles.append(lm.layers[-1].register_forward_hook(after))
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def hidden_input(args: tuple, kwargs: dict) -> torch.Tensor:
+def hidden_input(args: tuple, kwargs: dict) -> Tensor:
     """The hidden states (batch, length, hidden) that a decoder block is called with."""
     return args[0] if args else kwargs["hidden_states"]
 
 
-class InputSquares:
-    """Running sums of squares of the inputs of matrices, {name: (in_features,) in float64}."""
+@contextlib.contextmanager
+def residual_stream(lm: LanguageModel, see: Callable[[int, Tensor], Tensor | None]) -> Iterator[None]:
+    """While active, every forward pass calls ``see(layer, hidden)`` for layers 0 … n_layers.
 
-    def __init__(self, matrices: dict[str, torch.nn.Module]):
-        self.matrices = matrices
-        self.sums: dict[str, torch.Tensor] = {}
+    A tensor that ``see`` returns takes the place of ``hidden`` (batch, length, hidden_size).
+    """
+
+    def before(module, args, kwargs, layer):
+        if (new := see(layer, hidden_input(args, kwargs))) is not None:
+            return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
+
+    def after(module, args, output):
+        if (new := see(len(lm.layers), output[0] if isinstance(output, tuple) else output)) is not None:
+            return (new, *output[1:]) if isinstance(output, tuple) else new
+
+    with contextlib.ExitStack() as hooks:
+        for i, block in enumerate(lm.layers):
+            hooks.enter_context(block.register_forward_pre_hook(partial(before, layer=i), with_kwargs=True))
+        hooks.enter_context(lm.layers[-1].register_forward_hook(after))
+        yield
+
+
+class InputSquares:
+    """Running sums over the inputs of matrices, in float32 or better whatever the model's own type.
+
+    ``sums``: {name: sum of squares (in,), float64}; with ``products``, {name: sum of x xᵀ (in, in)}, for SparseGPT.
+    """
+
+    class LastInput(Exception):
+        """All matrices have seen their inputs; what the last one makes of it does not matter."""
+
+    def __init__(self, matrices: dict[str, torch.nn.Module], products: bool = False):
+        self.matrices, self.products, self.sums, self.calls = matrices, products, {}, 0
 
     @contextlib.contextmanager
-    def counting(self, counted: torch.Tensor) -> Iterator[None]:
-        """Add what the matrices receive at the counted positions (batch, length); nothing, if the pass fails."""
-        batch: dict[str, torch.Tensor] = {}
+    def counting(self, counted: Tensor, weight: float = 1.0, stop_at: int | None = None) -> Iterator[None]:
+        """Add, times ``weight``, what is received at ``counted`` (batch, length); nothing, if the pass fails.
+
+        The pass ends at call number ``stop_at`` of a matrix, once its input has been seen.
+        """
+        batch: dict[str, Tensor] = {}
         last: list = [None, None]  # query, key and value read the same tensor: square it once
-        everything = bool(counted.all())
+        everything, calls = bool(counted.all()), 0
 
         def before(module, args, name):
-            inputs = args[0]
+            nonlocal calls
+            inputs, calls = args[0], calls + 1
             if inputs is not last[0]:
                 rows = inputs.flatten(0, -2)  # OPT has put batch and length into one dimension already
-                if not everything:
-                    rows = rows[counted.flatten().to(rows.device)]
-                last[:] = inputs, torch.linalg.vector_norm(rows, dim=0, dtype=torch.float32).double().square()
-            batch[name] = last[1]
+                rows = rows if everything else rows[counted.flatten().to(rows.device)]
+                dtype = torch.promote_types(rows.dtype, torch.float32)
+                if self.products:
+                    squares = rows.to(dtype).T @ rows.to(dtype)
+                else:
+                    squares = torch.linalg.vector_norm(rows, dim=0, dtype=dtype).double().square()
+                last[:] = inputs, squares * weight
+            batch[name] = batch[name] + last[1] if name in batch else last[1]
+            if calls == stop_at:
+                raise self.LastInput
 
-        handles = [m.register_forward_pre_hook(partial(before, name=name)) for name, m in self.matrices.items()]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        with contextlib.ExitStack() as hooks:
+            for name, module in self.matrices.items():
+                hooks.enter_context(module.register_forward_pre_hook(partial(before, name=name)))
+            with contextlib.suppress(self.LastInput):
+                yield
+        self.calls = calls
         for name, squares in batch.items():
             self.sums[name] = self.sums[name] + squares if name in self.sums else squares
 
-    def norms(self) -> dict[str, torch.Tensor]:
-        """{name: L2 norm over tokens (in_features,)}, checked to be there and finite."""
+    def checked(self) -> dict[str, Tensor]:
+        """{name: sums}, checked to be there and finite."""
         for name in self.matrices:
             if name not in self.sums:
                 raise ValueError(f"{name} was never used in the forward pass, so its inputs are unknown.")
             if not torch.isfinite(self.sums[name]).all():
                 raise ValueError(f"Inputs of {name} are not finite; load the model in float32 or bfloat16.")
-        return {name: self.sums[name].sqrt() for name in self.matrices}
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """{name: squares as a float64 array}."""
-        return {name: (norm**2).cpu().numpy() for name, norm in self.norms().items()}
+        return {name: self.sums[name] for name in self.matrices}

@@ -1,4 +1,4 @@
-"""What is large, where it differs, and what happens without it.
+"""What is large, where it differs, whether that is more than chance, and what happens without it.
 
 A feature is one dimension of the residual stream at one layer.  Arrays of features have the shape
 (n_layers + 1, hidden_size): layer ``l`` is what block ``l`` receives, the last one is what the last block puts out.
@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 
 import numpy as np
+import pandas as pd
 import torch
 
-from .activations import ActivationStats, hidden_input
+from .activations import ActivationStats, residual_stream
 from .models import LanguageModel
 from .prompts import encode, padded, run_in_batches
 
@@ -35,125 +38,178 @@ def top_features(norms: np.ndarray, fraction: float = 0.3) -> np.ndarray:
 def overlap(a: np.ndarray, b: np.ndarray, *, top: float = 0.3, bottom: float = 0.3) -> np.ndarray:
     """Share of the top features of ``a`` that are among the bottom features of ``b``, a layer at a time.
 
-    Norms (..., hidden_size) → (...).  Unrelated inputs give ``bottom`` (the chance level), an input compared
-    with itself gives 0 (arXiv 2409.16911).
+    Norms (..., hidden_size) → (...).  Unrelated inputs give ``bottom`` (chance), equal ones 0 (arXiv 2409.16911).
     """
     large, small = top_features(a, top), top_features(-np.asarray(b), bottom)
     return (large & small).sum(axis=-1) / large.sum(axis=-1)
 
 
-def relative_change(translation: ActivationStats, control: ActivationStats) -> np.ndarray:
-    """log2 of the ratio of root mean squares, (n_layers + 1, hidden_size).  0: as large; 1: twice as large.
+def relative_change(translation: ActivationStats, control: ActivationStats, *, per_prompt: bool = False) -> np.ndarray:
+    """log2 of the ratio of root mean squares, (n_layers + 1, hidden_size).  0: as large (or silent); 1: twice as large.
 
-    A feature that is silent under both counts as unchanged.
+    ``per_prompt``: prompt i against prompt i, (n_prompts, n_layers + 1, hidden_size).
     """
-    floor = np.finfo(np.float32).tiny
-    return np.log2(np.maximum(translation.rms, floor) / np.maximum(control.rms, floor))
+    pair = translation, control
+    rms = [np.sqrt(s.prompt_squares / s.prompt_tokens[:, None, None]) if per_prompt else s.rms for s in pair]
+    above, below = (np.maximum(x, np.finfo(np.float32).tiny) for x in rms)
+    return np.log2(above / below)
+
+
+def sign_flip_test(
+    translation: ActivationStats, control: ActivationStats | Sequence[ActivationStats], *, alternative: str = "greater",
+    n_flips: int = 10_000, seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Which features change from control to translation: paired sign-flip test with the maximum statistic.
+
+    Prompt i of both must be a pair (the same sentences), and pairs must share no sentence with one another.  Then,
+    if translation changes nothing, all log2 ratios of a pair may change sign together.  Every feature's Student
+    statistic is compared with the maximum over layers × features under ``n_flips`` such flips (all 2^n_prompts, if
+    those are no more), so that ``p <= alpha`` has a chance of at most ``alpha`` of *any* false find (Westfall and
+    Young, 1993).  ``alternative``: "greater", or "two-sided".  It takes five pairs, or six, to get below 0.05.
+
+    Returns mean log2 ratios and corrected p-values, both (n_layers + 1, hidden_size).  Of several controls, the
+    smallest change and the largest p-value count.
+    """
+    if alternative not in ("greater", "two-sided"):
+        raise ValueError(f"alternative is {alternative!r}; allowed: 'greater', 'two-sided'.")
+    if not isinstance(control, ActivationStats):
+        settings = {"alternative": alternative, "n_flips": n_flips, "seed": seed}
+        change, p_values = (np.stack(x) for x in zip(*(sign_flip_test(translation, c, **settings) for c in control)))
+        least = (np.abs(change) if alternative == "two-sided" else change).argmin(axis=0)[None]
+        return np.take_along_axis(change, least, axis=0)[0], p_values.max(axis=0)
+    n, others = len(translation.prompt_tokens), len(control.prompt_tokens)
+    if n != others or n < 2:
+        raise ValueError(f"{n} translation and {others} control prompts; the test needs pairs, and at least two.")
+    change = relative_change(translation, control, per_prompt=True)
+    flat = change.reshape(n, -1).astype(np.float64)
+    # Over its root sum of squares, which no flip alters, a sum grows with Student's t: no need to go on to t.
+    flat /= np.maximum(np.sqrt(np.square(flat).sum(axis=0)), np.finfo(np.float64).tiny)
+    flat, sided = flat.astype(np.float32), np.abs if alternative == "two-sided" else np.asarray
+    if n <= np.log2(n_flips):
+        signs = np.array(list(product([1, -1], repeat=n)))
+    else:
+        signs = np.vstack([np.ones((1, n)), np.random.default_rng(seed).choice([-1, 1], (n_flips - 1, n))])
+    maxima = np.sort([sided(flip @ flat).max() for flip in signs.astype(np.float32)])
+    reached = len(maxima) - np.searchsorted(maxima, sided(flat.sum(axis=0)) - 1e-5)  # but for rounding
+    return change.mean(axis=0), (reached / len(maxima)).reshape(change.shape[1:])
 
 
 def translation_specific_features(
-    translation: ActivationStats,
-    control: ActivationStats | Sequence[ActivationStats],
-    *,
-    method: str = "relative",
-    count: int | None = None,
-    top: float = 0.3,
-    bottom: float = 0.3,
-) -> np.ndarray:
+    translation: ActivationStats, control: ActivationStats | Sequence[ActivationStats], *, method: str = "relative",
+    count: int | None = None, top: float = 0.3, bottom: float = 0.3, alpha: float = 0.05, seed: int = 0,
+) -> np.ndarray:  # fmt: skip
     """Features that are large under translation and not under *any* of the controls → bool (n_layers + 1, hidden).
 
     Parameters
     ----------
-    method : {"relative", "overlap"}
-        ``"relative"``: at each layer, the ``count`` features whose root mean square grows most against the control
-        under which it grows least, if it grows at all.  ``"overlap"``: among the ``top`` share under translation
-        and the ``bottom`` share under the control (the paper's definition).
-    count : int, optional
-        For ``"relative"``; default 5 % of the hidden size.
+    method : {"relative", "overlap", "test"}
+        ``"relative"``: at each layer, the ``count`` features (default 5 %) whose root mean square grows most against
+        the control under which it grows least, if it grows at all.  ``"overlap"``: among the ``top`` share under
+        translation and the ``bottom`` share under the control (the paper's definition).  ``"test"``: those whose
+        p-value in :func:`sign_flip_test`, which ``seed`` is for, is at most ``alpha``.
     """
     controls = [control] if isinstance(control, ActivationStats) else list(control)
     if method == "overlap":
         large = top_features(translation.hidden_per_prompt, top)
         return np.logical_and.reduce([large & top_features(-c.hidden_per_prompt, bottom) for c in controls])
+    if method == "test":
+        return sign_flip_test(translation, controls, seed=seed)[1] <= alpha
     if method != "relative":
-        raise ValueError(f"method is {method!r}; allowed: 'relative', 'overlap'.")
+        raise ValueError(f"method is {method!r}; allowed: 'relative', 'overlap', 'test'.")
     least = np.min([relative_change(translation, c) for c in controls], axis=0)
     count = count or round(0.05 * least.shape[-1])
     return top_features(least, count / least.shape[-1]) & (least > 0)
 
 
-def matched_random_features(features: np.ndarray, norms: np.ndarray, *, seed: int = 0, bins: int = 10) -> np.ndarray:
-    """Random other features, as many at each layer and of similar size: drawn within the same norm quantile.
+def feature_stability(
+    translation: ActivationStats, control: ActivationStats | Sequence[ActivationStats], *, n_splits: int = 20,
+    seed: int = 0, **settings,
+) -> pd.DataFrame:  # fmt: skip
+    """Do other prompts choose the same :func:`translation_specific_features`?
 
-    The control for an ablation: what is lost by zeroing features *of that size*, whichever they are.
+    ``n_splits`` times, features are chosen with ``settings`` on two random halves of the prompts.  Returns a row a
+    layer: the mean ``jaccard`` index of the halves, its lowest (``low``) and highest (``high``), and ``chance``: that
+    of random sets of the same sizes.  NaN where neither half finds any.
+    """
+    every = [translation, *([control] if isinstance(control, ActivationStats) else control)]
+    n = min(len(stats.prompt_tokens) for stats in every)
+    if n < 2 or n_splits < 1:
+        raise ValueError(f"{n} prompts and n_splits {n_splits}; needed: at least two prompts and one split.")
+
+    def chosen(half):
+        first, *rest = (replace(s, prompt_squares=s.prompt_squares[half], prompt_tokens=s.prompt_tokens[half]) for s in every)
+        return translation_specific_features(first, rest, **settings)
+
+    rng, rows = np.random.default_rng(seed), []
+    for _ in range(n_splits):
+        a, b = (chosen(half) for half in np.array_split(rng.permutation(n), 2))
+        size_a, size_b = a.sum(axis=1), b.sum(axis=1)
+        expected = size_a * size_b / a.shape[1]  # shared, if both were drawn at random
+        with np.errstate(invalid="ignore"):
+            jaccard, chance = (a & b).sum(axis=1) / (a | b).sum(axis=1), expected / (size_a + size_b - expected)
+        rows.append(pd.DataFrame({"layer": range(len(a)), "jaccard": jaccard, "chance": chance}))
+    groups = pd.concat(rows).groupby("layer")
+    return groups.mean().assign(low=groups["jaccard"].min(), high=groups["jaccard"].max()).reset_index()
+
+
+def matched_random_features(features: np.ndarray, norms: np.ndarray, *, seed: int = 0, bins: int = 10) -> np.ndarray:
+    """Random other features, as many at each layer and of similar size: the control for an ablation.
+
+    Each comes from the ``hidden_size / bins`` free ones whose norms rank closest, so that what is lost without them
+    is lost without features *of that size*, whichever they are.
     """
     rng = np.random.default_rng(seed)
     ranks = np.argsort(np.argsort(norms, axis=-1, kind="stable"), axis=-1)
-    quantile = ranks * bins // norms.shape[-1]
     drawn = np.zeros_like(features)
-    for layer in range(len(features)):
-        for q in np.unique(quantile[layer][features[layer]]):
-            inside = quantile[layer] == q
-            wanted = int((features[layer] & inside).sum())
-            others = np.flatnonzero(inside & ~features[layer])
-            drawn[layer, rng.choice(others, min(wanted, len(others)), replace=False)] = True
+    for layer, row in enumerate(features):
+        if 2 * row.sum() > row.size:
+            raise ValueError(f"{row.sum()} of {row.size} features at layer {layer}: too few others to match. Choose fewer.")
+        for feature in rng.permutation(np.flatnonzero(row)):
+            others = np.flatnonzero(~row & ~drawn[layer])
+            nearest = np.argsort(np.abs(ranks[layer, others] - ranks[layer, feature]), kind="stable")
+            drawn[layer, others[rng.choice(nearest[: max(1, row.size // bins)])]] = True
     return drawn
 
 
 @contextlib.contextmanager
-def zero_features(lm: LanguageModel, features: Mapping[int, Sequence[int] | np.ndarray] | np.ndarray) -> Iterator[None]:
+def zero_features(
+    lm: LanguageModel, features: Mapping[int, Sequence[int] | np.ndarray] | np.ndarray, *, values: np.ndarray | None = None
+) -> Iterator[None]:
     """While active, the given features of the residual stream are zero at the given layers, at every position.
 
-    Parameters
-    ----------
-    features : {layer: dimensions} or bool array (n_layers + 1, hidden_size)
-        Layer ``l`` in 0 … n_layers - 1: what block ``l`` receives; n_layers: what the last block puts out.
-        Dimensions: integers, or a bool mask (hidden_size,).
-
+    ``features``: {layer: dimensions (integers, or a bool mask)}, or a bool array (n_layers + 1, hidden_size).
+    ``values`` (n_layers + 1, hidden_size) are put there instead of zero: ``stats.mean`` for mean ablation.
     The fingerprint of ``lm`` is another one meanwhile, so no cached result of the intact model is used.
     """
-    n_layers = len(lm.layers)
-    if isinstance(features, np.ndarray):
-        features = {layer: np.flatnonzero(row) for layer, row in enumerate(features) if row.any()}
+    shape = len(lm.layers) + 1, lm.hidden_size
+    put = torch.zeros(shape) if values is None else torch.as_tensor(np.asarray(values, dtype=np.float32))
+    if put.shape != shape or not put.isfinite().all():
+        raise ValueError(f"values are {tuple(put.shape)}; allowed: finite numbers of shape {shape}, such as stats.mean.")
     chosen: dict[int, torch.Tensor] = {}
-    for layer, dimensions in features.items():
+    for layer, dimensions in enumerate(features) if isinstance(features, np.ndarray) else features.items():
         dimensions = np.asarray(dimensions)
         dimensions = np.flatnonzero(dimensions) if dimensions.dtype == bool else dimensions
-        if not 0 <= layer <= n_layers:
-            raise ValueError(f"layer {layer}; allowed: 0 to {n_layers}.")
-        if len(dimensions) and not (0 <= dimensions.min() and dimensions.max() < lm.hidden_size):
-            raise ValueError(f"dimension {dimensions.max()} at layer {layer}; allowed: 0 to {lm.hidden_size - 1}.")
-        chosen[layer] = torch.as_tensor(dimensions, dtype=torch.long)
+        wrong = dimensions[(dimensions < 0) | (dimensions >= shape[1])].tolist()
+        if not 0 <= layer < shape[0] or wrong:
+            raise ValueError(f"layer {layer}, dimensions {wrong}; allowed: layers 0 to {shape[0] - 1}, dimensions 0 to {shape[1] - 1}.")
+        if len(dimensions):
+            chosen[layer] = torch.as_tensor(dimensions, dtype=torch.long)
 
-    def zeroed(hidden: torch.Tensor, layer: int) -> torch.Tensor:
-        return hidden.index_fill(-1, chosen[layer].to(hidden.device), 0)
+    def see(layer, hidden):
+        if layer in chosen:
+            hidden = hidden.clone()
+            hidden[..., chosen[layer]] = put[layer, chosen[layer]].to(hidden)
+            return hidden
 
-    def before(layer):
-        def hook(module, args, kwargs):
-            hidden = zeroed(hidden_input(args, kwargs), layer)
-            return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
-
-        return hook
-
-    def after(module, args, output):
-        if isinstance(output, tuple):
-            return (zeroed(output[0], n_layers), *output[1:])
-        return zeroed(output, n_layers)
-
-    handles = [
-        lm.layers[layer].register_forward_pre_hook(before(layer), with_kwargs=True) for layer in chosen if layer < n_layers
-    ]
-    if n_layers in chosen:
-        handles.append(lm.layers[-1].register_forward_hook(after))
     text = ";".join(f"{layer}:{sorted(chosen[layer].tolist())}" for layer in sorted(chosen))
-    intervention = "zero " + hashlib.sha256(text.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(text.encode() + (b"" if values is None else put.numpy().tobytes()))
+    intervention = "zero " + digest.hexdigest()[:16]
     lm.interventions.append(intervention)
     try:
-        yield
+        with residual_stream(lm, see):
+            yield
     finally:
         lm.interventions.remove(intervention)
-        for handle in handles:
-            handle.remove()
 
 
 def logit_lens(
@@ -161,44 +217,23 @@ def logit_lens(
 ) -> dict[str, np.ndarray]:
     """Probability that each layer, read through the final norm and the output head, gives to sets of tokens next.
 
-    Returns
-    -------
-    dict of str to array (n_prompts, n_layers + 1)
-        For each set, its total probability at the last position of each prompt.
+    Returns {set: (n_prompts, n_layers + 1)}: its total probability at the last position of each prompt.
     """
     ids = encode(lm, prompts)
-    n_layers = len(lm.layers)
-    mass = {name: np.zeros((len(ids), n_layers + 1)) for name in token_sets}
-    sets = {name: torch.as_tensor(list(tokens), dtype=torch.long, device=lm.device) for name, tokens in token_sets.items()}
+    mass = {name: np.zeros((len(ids), len(lm.layers) + 1)) for name in token_sets}
 
     def run(indices: list[int]) -> None:
         input_ids, mask = padded([ids[i] for i in indices], lm.device)
-        last = mask.sum(dim=1) - 1
+        last = torch.arange(len(indices)), mask.sum(dim=1).cpu() - 1
         at_last: dict[int, torch.Tensor] = {}
-
-        def keep(layer, hidden):
-            at_last[layer] = hidden[torch.arange(len(indices), device=hidden.device), last.to(hidden.device)]
-
-        handles = [
-            block.register_forward_pre_hook(
-                lambda m, args, kwargs, layer=layer: keep(layer, hidden_input(args, kwargs)), with_kwargs=True
-            )
-            for layer, block in enumerate(lm.layers)
-        ]
-        handles.append(
-            lm.layers[-1].register_forward_hook(lambda m, a, out: keep(n_layers, out[0] if isinstance(out, tuple) else out))
-        )
-        try:
-            with torch.inference_mode():
-                lm.decoder(input_ids=input_ids, attention_mask=mask, use_cache=False)
-        finally:
-            for handle in handles:
-                handle.remove()
         with torch.inference_mode():
+            with residual_stream(lm, lambda layer, hidden: at_last.update({layer: hidden[last]})):
+                lm.decoder(input_ids=input_ids, attention_mask=mask, use_cache=False)
             for layer, hidden in at_last.items():
-                probability = lm.logits(lm.final_norm(hidden)).float().softmax(dim=-1)
-                for name, tokens in sets.items():
-                    mass[name][indices, layer] = probability[:, tokens].sum(dim=-1).cpu().numpy()
+                normed = lm.final_norm(hidden.to(lm.final_norm.weight.device))
+                probability = lm.logits(normed).float().softmax(dim=-1).cpu()
+                for name, tokens in token_sets.items():
+                    mass[name][indices, layer] = probability[:, list(tokens)].sum(dim=-1)
 
     run_in_batches([len(x) for x in ids], token_budget, run)
     return mass

@@ -75,10 +75,18 @@ class LanguageModel:
             for name, module in block.named_modules()
             if type(module) in (nn.Linear, Conv1D)
         }
-        if not self.prunable:
+        known = {id(module.weight) for module in self.prunable.values()}
+        inside = [(n, p) for n, p in self.model.named_parameters() if n.startswith(f"{prefix}.") and p.ndim > 1]
+        if others := [n for n, p in inside if id(p) not in known] or ([] if known else [f"{prefix}.0"]):
             raise ModelError(
-                f"{self.name}: no torch Linear or Conv1D inside its decoder blocks, so nothing here can be pruned. "
-                "Quantised layers are not supported: load the model in float32, float16 or bfloat16."
+                f"{self.name}: not all weights inside its decoder blocks are those of a torch Linear or Conv1D; the first "
+                f"is {others[0]}. Mixtures of experts and quantised layers are not supported: choose a dense model in "
+                "float32, float16 or bfloat16."
+            )
+        if away := [n for n, p in self.model.named_parameters() if p.is_meta]:
+            raise ModelError(
+                f"{self.name}: {away[0]} and {len(away) - 1} more are offloaded to memory or disk. All weights must be on "
+                "devices: pass a smaller dtype, another device_map, or choose a smaller model."
             )
 
     @property
@@ -93,7 +101,7 @@ class LanguageModel:
 
     @property
     def hidden_size(self) -> int:
-        return self.model.get_input_embeddings().weight.shape[1]
+        return self.model.config.get_text_config().hidden_size  # OPT-350M embeds into fewer dimensions
 
     @property
     def max_positions(self) -> int | None:
