@@ -38,6 +38,8 @@ from .pruning import parse_sparsity
 # -- parameters -------------------------------------------------------------------------------------------------
 
 
+ARMS = ("translation", "mismatched", "monolingual", "magnitude", "random")  # what chapters prune with and compare
+
 #: By name: type, test of a value that has it (false or ValueError: refused), and what is allowed in words.
 DOMAINS: dict[str, tuple[object, Callable[[typing.Any], bool], str]] = {
     "model": (str, bool, "'gemma-3-270m', the folder of a checkpoint, or a hub id such as 'bigscience/bloom-560m'"),
@@ -55,6 +57,11 @@ DOMAINS: dict[str, tuple[object, Callable[[typing.Any], bool], str]] = {
         list[str],
         lambda names: names and len(set(names)) == len(names) and set(names) <= set(TASKS),
         f"a list without repetition of {', '.join(TASKS)}",
+    ),
+    "arms": (
+        list[str],
+        lambda names: names and len(set(names)) == len(names) and set(names) <= set(ARMS),
+        f"a list without repetition of {', '.join(ARMS)}",
     ),
     "n_prompts": (int, lambda n: n >= 1, "a whole number from 1"),
     "shots": (int, lambda n: n >= 0, "a whole number from 0"),
