@@ -296,8 +296,8 @@ def apply_masks(lm: LanguageModel, masks: Mapping[str, Tensor]) -> None:
         if mask.shape != weight_matrix(lm.prunable[name]).shape:
             raise ValueError(f"The mask of {name} is {tuple(mask.shape)}, its weight {tuple(weight_matrix(lm.prunable[name]).shape)}.")
     for name, mask in masks.items():
-        weight = weight_matrix(lm.prunable[name])
-        weight.masked_fill_(mask.to(weight.device), 0)
+        weight_matrix(lm.prunable[name]).masked_fill_(mask.to(lm.prunable[name].weight.device), 0)
+    lm.history.append({"method": "apply_masks", "pruned_weights": sum(int(mask.sum()) for mask in masks.values())})
 
 
 def save_pruned(lm: LanguageModel, directory: str | Path) -> Path:
@@ -310,7 +310,7 @@ def save_pruned(lm: LanguageModel, directory: str | Path) -> Path:
     steps = "\n".join("- " + ", ".join(f"{k}: {v}" for k, v in step.items() if v is not None) for step in lm.history)
     provenance = {"model": lm.name, "fingerprint": lm.fingerprint, "steps": lm.history}
     extra = {"pruning.json": json.dumps(provenance, indent=2) + "\n"}
-    extra["README.md"] = CARD.format(base=base, quoted=json.dumps(base), tags=tags, steps=steps or "- nothing yet")
+    extra["README.md"] = CARD.format(base=base, quoted=json.dumps(base), tags=tags, steps=steps or "- not recorded")
     if lm.model.config.model_type.startswith("gemma"):
         extra["NOTICE"] = GEMMA_TERMS + "\n"
     return save_checkpoint(lm, directory, extra)
