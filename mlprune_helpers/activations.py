@@ -22,7 +22,6 @@ from .models import LanguageModel
 from .prompts import encode, padded, run_in_batches
 
 PADDINGS = ("masked", "counted")
-SUMS = ("hidden_sum", "hidden_above", "hidden_massive")
 
 
 @dataclass
@@ -102,7 +101,7 @@ class ActivationStats:
             np.concatenate([self.prompt_tokens, other.prompt_tokens]),
             {name: squares + other.input_squares[name] for name, squares in self.input_squares.items()},
             np.maximum(self.hidden_max, other.hidden_max),
-            *(getattr(self, name) + getattr(other, name) for name in SUMS),
+            *(getattr(self, x) + getattr(other, x) for x in ("hidden_sum", "hidden_above", "hidden_massive")),
             self.threshold,
         )
 
@@ -151,7 +150,8 @@ def collect_activations(
 
     def run(indices: list[int]) -> None:
         input_ids, mask = padded([ids[i] for i in indices], lm.device, lengths[indices[0]])
-        counted = counted_positions(mask, padding, skip_first)
+        counted = mask.bool() | (padding == "counted")
+        counted[:, :skip_first] = False
         seen: dict[int, list[np.ndarray]] = {}  # taken over once the whole pass has succeeded
 
         def see(layer: int, hidden: Tensor) -> None:
@@ -188,13 +188,6 @@ def token_ids(lm: LanguageModel, prompts: Sequence[str], max_length: int, paddin
     return ids, [max_length if padding == "counted" else len(x) for x in ids]
 
 
-def counted_positions(mask: Tensor, padding: str, skip_first: int = 0) -> Tensor:
-    """Bool (batch, length): which positions enter the statistics."""
-    counted = torch.ones_like(mask, dtype=torch.bool) if padding == "counted" else mask.bool()
-    counted[:, :skip_first] = False
-    return counted
-
-
 def hidden_input(args: tuple, kwargs: dict) -> Tensor:
     """The hidden states (batch, length, hidden) that a decoder block is called with."""
     return args[0] if args else kwargs["hidden_states"]
@@ -202,9 +195,9 @@ def hidden_input(args: tuple, kwargs: dict) -> Tensor:
 
 @contextlib.contextmanager
 def residual_stream(lm: LanguageModel, see: Callable[[int, Tensor], Tensor | None]) -> Iterator[None]:
-    """While active, every forward pass calls ``see(layer, hidden)`` for layers 0 … n_layers.
+    """While active, a forward pass calls ``see(layer, hidden)`` for layers 0 … n_layers.
 
-    A tensor that ``see`` returns takes the place of ``hidden`` (batch, length, hidden_size).
+    ``hidden``: (batch, length, hidden_size).  A tensor that ``see`` returns takes its place.
     """
 
     def before(module, args, kwargs, layer):
@@ -236,9 +229,9 @@ class InputSquares:
 
     @contextlib.contextmanager
     def counting(self, counted: Tensor, weight: float = 1.0, stop_at: int | None = None) -> Iterator[None]:
-        """Add, times ``weight``, what is received at ``counted`` (batch, length); nothing, if the pass fails.
+        """Add, times ``weight``, what comes in at ``counted`` (batch, length); nothing, if the pass fails.
 
-        The pass ends at call number ``stop_at`` of a matrix, once its input has been seen.
+        ``stop_at``: the pass ends at this call of a matrix, once its input has been seen.
         """
         batch: dict[str, Tensor] = {}
         last: list = [None, None]  # query, key and value read the same tensor: square it once
@@ -250,11 +243,8 @@ class InputSquares:
             if inputs is not last[0]:
                 rows = inputs.flatten(0, -2)  # OPT has put batch and length into one dimension already
                 rows = rows if everything else rows[counted.flatten().to(rows.device)]
-                dtype = torch.promote_types(rows.dtype, torch.float32)
-                if self.products:
-                    squares = rows.to(dtype).T @ rows.to(dtype)
-                else:
-                    squares = torch.linalg.vector_norm(rows, dim=0, dtype=dtype).double().square()
+                rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+                squares = rows.T @ rows if self.products else torch.linalg.vector_norm(rows, dim=0).double().square()
                 last[:] = inputs, squares * weight
             batch[name] = batch[name] + last[1] if name in batch else last[1]
             if calls == stop_at:

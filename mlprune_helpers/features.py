@@ -22,10 +22,7 @@ from .prompts import encode, padded, run_in_batches
 
 
 def top_features(norms: np.ndarray, fraction: float = 0.3) -> np.ndarray:
-    """The ``fraction`` of features with the largest norm, a layer at a time → bool array of the same shape.
-
-    The count is ``floor(fraction · hidden_size)``, exact also under ties (lower dimensions first).
-    """
+    """At each layer, the ``floor(fraction · hidden_size)`` features with the largest norms → bool; of equal ones, the first."""
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction is {fraction}; allowed: a number in (0, 1].")
     norms = np.asarray(norms)
@@ -49,8 +46,7 @@ def relative_change(translation: ActivationStats, control: ActivationStats, *, p
 
     ``per_prompt``: prompt i against prompt i, (n_prompts, n_layers + 1, hidden_size).
     """
-    pair = translation, control
-    rms = [np.sqrt(s.prompt_squares / s.prompt_tokens[:, None, None]) if per_prompt else s.rms for s in pair]
+    rms = [np.sqrt(s.prompt_squares / s.prompt_tokens[:, None, None]) if per_prompt else s.rms for s in (translation, control)]
     above, below = (np.maximum(x, np.finfo(np.float32).tiny) for x in rms)
     return np.log2(above / below)
 
@@ -215,9 +211,9 @@ def zero_features(
 def logit_lens(
     lm: LanguageModel, prompts: Sequence[str], token_sets: Mapping[str, Sequence[int]], *, token_budget: int = 2048
 ) -> dict[str, np.ndarray]:
-    """Probability that each layer, read through the final norm and the output head, gives to sets of tokens next.
+    """What every layer, read through the final norm and the output head, predicts after each prompt.
 
-    Returns {set: (n_prompts, n_layers + 1)}: its total probability at the last position of each prompt.
+    Returns {set: (n_prompts, n_layers + 1)}: total probability of the tokens of each set.
     """
     ids = encode(lm, prompts)
     mass = {name: np.zeros((len(ids), len(lm.layers) + 1)) for name in token_sets}

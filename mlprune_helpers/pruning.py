@@ -20,13 +20,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .activations import ActivationStats, InputSquares, counted_positions, hidden_input, token_ids
+from .activations import ActivationStats, InputSquares, hidden_input, token_ids
 from .models import DEFAULT_MODEL, GEMMA_TERMS, LanguageModel, save_checkpoint, weight_matrix
 from .prompts import padded, run_in_batches
 
 CARD = """---
 library_name: transformers
-pipeline_tag: text-generation
 base_model: {quoted}
 tags:
 {tags}---
@@ -75,14 +74,9 @@ def refined_norm(base: Tensor, contrast: Tensor, eps: float = 1e-6) -> Tensor:
     return base.square() / (contrast + eps * contrast.mean()) if contrast.any() else base.square()
 
 
-SCORES = {
-    "wanda": wanda_score,
-    "refined": lambda weight, base, contrast: wanda_score(weight, refined_norm(base, contrast)),
-    "ria": ria_score,
-    "magnitude": magnitude_score,
-}
-METHODS = (*SCORES, "random", "sparsegpt")
-DATA_FREE = ("magnitude", "random")
+SCORES = {"wanda": wanda_score, "ria": ria_score, "magnitude": magnitude_score}
+SCORES["refined"] = lambda weight, base, contrast: wanda_score(weight, refined_norm(base, contrast))
+METHODS, DATA_FREE = (*SCORES, "random", "sparsegpt"), ("magnitude", "random")
 GROUPS = ("row", "matrix", "model")
 
 
@@ -90,10 +84,7 @@ GROUPS = ("row", "matrix", "model")
 
 
 def unstructured_mask(score: Tensor, sparsity: float, *, group: str = "row") -> Tensor:
-    """The lowest ``floor(sparsity · n)`` scores of every row (or of the whole matrix) → True.
-
-    The count is exact; among equal scores the first positions go first, as a stable sort would have it.
-    """
+    """The lowest ``floor(sparsity · n)`` scores of each "row", or of the "matrix" → True; of equal ones, the first."""
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity is {sparsity}; allowed: a number in [0, 1), or text 'n:m'.")
     if group not in ("row", "matrix"):
@@ -181,15 +172,12 @@ def sparsegpt(
     return mask, w.masked_fill(mask, 0).to(weight.dtype)
 
 
-# -- the whole model --------------------------------------------------------------------------------------------
-
-
 @dataclass
 class PruningReport:
     """What :func:`prune` did.
 
-    ``masks``: {prunable name: bool (out_features, in_features)}, True = pruned.  ``table``: a row a matrix with
-    its shape, the sparsity asked and got, and the share of weights that were zero before.
+    ``masks``: {prunable name: bool (out, in)}, True = pruned.  ``table``: a row a matrix with its shape, the sparsity
+    asked and got, and the share of weights that were zero before.
     """
 
     method: str
@@ -226,22 +214,20 @@ def prune(
         squares are averaged.  In a list, every token counts the same.
     method : {"wanda", "refined", "ria", "sparsegpt", "magnitude", "random"}
         "refined" also needs ``contrast``, given as calibration is: what not to favour (code, in the paper).
-    sparsity : float or str
-        Share of each group, in [0, 1), or ``"n:m"``.
-    group : {"row", "matrix", "model"}
-        Where scores are compared: in each output row (Wanda), the matrix ("layer" in many papers), or all matrices.
+    sparsity, group : float in [0, 1) or "n:m"; {"row", "matrix", "model"}
+        Share to prune where scores are compared: in each row (Wanda), the matrix (a "layer" in many papers), or all.
     propagate_error : bool
         True: a block is scored on what the already pruned blocks before it put out.  False: on the dense model.
 
-    ``seed`` is for "random", the rest as in :func:`collect_activations`.  Raises ValueError naming the setting, matrix or value that is wrong; the weights are then as they were before.
+    ``seed`` is for "random"; the rest is as in :func:`collect_activations`.  Raises ValueError naming the setting,
+    matrix or value that is wrong; the weights are then as they were before.
     """
     corpora = [c if isinstance(c, Mapping) else {"": c} for c in (calibration, contrast) if c is not None]
     corpora = [] if method in DATA_FREE else corpora
     pattern = _check(lm, method, sparsity, corpora, contrast, group, propagate_error)
     settings = {"group": group, "propagate_error": propagate_error, "max_length": max_length, "padding": padding, "seed": seed}
     started, before, n_of_m = time.perf_counter(), lm.fingerprint, isinstance(pattern, tuple)
-    generator = torch.Generator().manual_seed(seed)
-    masks, scores, undo, rows = {}, {}, {}, []
+    masks, scores, undo, rows, generator = {}, {}, {}, [], torch.Generator().manual_seed(seed)
 
     def change(name: str, mask: Tensor, new: Tensor | None = None) -> None:
         weight = weight_matrix(lm.prunable[name])
@@ -293,8 +279,7 @@ def prune(
 @contextlib.contextmanager
 def pruned(lm: LanguageModel, calibration=None, **settings) -> Iterator[PruningReport]:
     """:func:`prune` for a while: the dense weights are back on leaving, also after an error."""
-    dense = {name: weight_matrix(module).clone() for name, module in lm.prunable.items()}
-    history = list(lm.history)
+    dense, history = {name: weight_matrix(module).clone() for name, module in lm.prunable.items()}, list(lm.history)
     try:
         yield prune(lm, calibration, **settings)
     finally:
@@ -311,8 +296,8 @@ def apply_masks(lm: LanguageModel, masks: Mapping[str, Tensor]) -> None:
         if mask.shape != weight_matrix(lm.prunable[name]).shape:
             raise ValueError(f"The mask of {name} is {tuple(mask.shape)}, its weight {tuple(weight_matrix(lm.prunable[name]).shape)}.")
     for name, mask in masks.items():
-        weight = weight_matrix(lm.prunable[name])
-        weight.masked_fill_(mask.to(weight.device), 0)
+        weight_matrix(lm.prunable[name]).masked_fill_(mask.to(lm.prunable[name].weight.device), 0)
+    lm.history.append({"method": "apply_masks", "pruned_weights": sum(int(mask.sum()) for mask in masks.values())})
 
 
 def save_pruned(lm: LanguageModel, directory: str | Path) -> Path:
@@ -325,7 +310,7 @@ def save_pruned(lm: LanguageModel, directory: str | Path) -> Path:
     steps = "\n".join("- " + ", ".join(f"{k}: {v}" for k, v in step.items() if v is not None) for step in lm.history)
     provenance = {"model": lm.name, "fingerprint": lm.fingerprint, "steps": lm.history}
     extra = {"pruning.json": json.dumps(provenance, indent=2) + "\n"}
-    extra["README.md"] = CARD.format(base=base, quoted=json.dumps(base), tags=tags, steps=steps or "- nothing yet")
+    extra["README.md"] = CARD.format(base=base, quoted=json.dumps(base), tags=tags, steps=steps or "- not recorded")
     if lm.model.config.model_type.startswith("gemma"):
         extra["NOTICE"] = GEMMA_TERMS + "\n"
     return save_checkpoint(lm, directory, extra)
@@ -393,7 +378,7 @@ def _into_blocks(lm: LanguageModel, corpus: Mapping, max_length: int, padding: s
 
         def run(indices: list[int], ids=ids, lengths=lengths) -> None:
             input_ids, mask = padded([ids[i] for i in indices], lm.device, lengths[indices[0]])
-            batch = _Batch(None, counted_positions(mask, padding), 1 / sum(lengths) if len(corpus) > 1 else 1.0, [])
+            batch = _Batch(None, mask.bool() | (padding == "counted"), 1 / sum(lengths) if len(corpus) > 1 else 1.0, [])
 
             def passed_through(*args, **kwargs):
                 batch.hidden = hidden_input(args, kwargs)

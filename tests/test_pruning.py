@@ -883,6 +883,7 @@ def test_apply_masks(load, prompts):
     report = mh.prune(lm, prompts)
     mh.apply_masks(other, report.masks)
     assert other.fingerprint == lm.fingerprint
+    assert other.history == [{"method": "apply_masks", "pruned_weights": sum(int(m.sum()) for m in report.masks.values())}]
 
 
 @pytest.mark.parametrize(
@@ -941,6 +942,18 @@ def test_model_card_says_what_was_done(load, prompts, tmp_path):
     card = (mh.save_pruned(lm, tmp_path / "other") / "README.md").read_text()
     assert str(Path(lm.name).parent) not in card and Path(lm.name).name in card
     assert not (tmp_path / "other" / "NOTICE").exists()
+
+
+def test_by_hand_in_a_few_lines(lm, architecture, load, prompts, tmp_path):
+    stats = mh.collect_activations(lm, prompts)
+    for name, module in lm.prunable.items():
+        weight = mh.weight_matrix(module)
+        score = mh.wanda_score(weight, torch.from_numpy(stats.inputs[name]))
+        weight[mh.unstructured_mask(score, 0.3)] = 0
+    folder = mh.save_pruned(lm, tmp_path / "by-hand")
+    other = load(architecture)
+    mh.prune(other, prompts, sparsity=0.3, propagate_error=False)
+    assert mh.load_model(str(folder), device="cpu").fingerprint == other.fingerprint
 
 
 def test_an_existing_folder_is_not_overwritten(one_lm, tmp_path):
