@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import sacrebleu
 from sacrebleu.significance import PairedTest
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax, logsumexp, softmax
 
 #: BLEU's tokenizer where 13a does not find the words: no spaces between words, or punctuation outside ASCII.
 TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char", "th": "char", "my": "char", "hi": "intl", "ur": "intl", "ar": "intl"}
@@ -39,33 +39,28 @@ def batch_calibrated(scores: np.ndarray) -> np.ndarray:
 
 
 def contextual_calibrated(log_likelihoods: np.ndarray, content_free: np.ndarray) -> np.ndarray:
-    """Scores (n, n_choices) against those of a question without content: log p(choice | row) - log p(choice | "N/A").
+    """Log p(choice | row) - log p(choice | no content): contextual calibration (Zhao et al., arXiv 2102.09690).
 
-    Contextual calibration (Zhao et al., arXiv 2102.09690).  ``log_likelihoods`` are sums, not means, over tokens.
-    ``content_free`` (m, n_choices) or (m, n, n_choices): of m inputs without content, whose probabilities are averaged.
+    ``log_likelihoods`` (n, n_choices): sums over tokens.  ``content_free`` (m, n or 1, n_choices): those of m questions
+    without content, whose probabilities are averaged.
     """
     prior = logsumexp(log_softmax(np.asarray(content_free, dtype=float), axis=-1), axis=0) - np.log(len(content_free))
     return log_softmax(np.asarray(log_likelihoods, dtype=float), axis=1) - prior
 
 
 def rank_consistency(scores_a: np.ndarray, scores_b: np.ndarray, *, per_row: bool = False) -> float | np.ndarray:
-    """RankC (Qi et al., arXiv 2310.10378): do two languages rank the choices alike?
+    """RankC (Qi et al., arXiv 2310.10378): do two languages rank the choices alike?  1: everywhere.
 
-    ``scores`` (n, n_choices) of the same examples in two languages, higher = likelier.  1: the same ranking
-    everywhere.  Ranks that stand further up weigh more (softmax of N - j).  ``per_row``: (n,), for paired comparisons.
+    ``scores`` (n, n_choices) of the same examples in two languages, higher = likelier.  Ranks that stand further up
+    weigh more (softmax of N - j).  ``per_row``: (n,), for paired comparisons.
     """
     scores_a, scores_b = np.asarray(scores_a), np.asarray(scores_b)
     if scores_a.shape != scores_b.shape or scores_a.ndim != 2:
         raise ValueError(f"Scores of the same examples are needed; these have the shapes {scores_a.shape} and {scores_b.shape}.")
-    n = scores_a.shape[1]
-    order_a = np.argsort(-scores_a, axis=1, kind="stable")
-    order_b = np.argsort(-scores_b, axis=1, kind="stable")
-    weights = np.exp(np.arange(n, 0, -1.0))
-    weights /= weights.sum()
+    order_a, order_b = (np.argsort(-scores, axis=1, kind="stable") for scores in (scores_a, scores_b))
     total = np.zeros(len(scores_a))
-    for j in range(1, n + 1):
-        both = (order_a[:, :j, None] == order_b[:, None, :j]).any(axis=2).sum(axis=1)
-        total += weights[j - 1] * both / j
+    for j, weight in enumerate(_rank_weights(scores_a.shape[1]), start=1):
+        total += weight / j * (order_a[:, :j, None] == order_b[:, None, :j]).any(axis=2).sum(axis=1)
     return total if per_row else float(total.mean())
 
 
@@ -76,13 +71,16 @@ def rank_consistency_least_likely_first(scores_a: np.ndarray, scores_b: np.ndarr
 
 def rank_consistency_chance(n_choices: int) -> float:
     """Expected :func:`rank_consistency` of two independent random rankings."""
-    weights = np.exp(np.arange(n_choices, 0, -1.0))
-    return float((weights / weights.sum() * np.arange(1, n_choices + 1) / n_choices).sum())
+    return float((_rank_weights(n_choices) * np.arange(1, n_choices + 1) / n_choices).sum())
+
+
+def _rank_weights(n: int) -> np.ndarray:
+    return softmax(np.arange(n, 0, -1.0))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """b against a: ``difference`` (b - a) with its 95 % interval, p-value, and how many rows and groups it rests on."""
+    """``difference`` b - a with its 95 % interval and p-value, and how many rows and groups it rests on."""
 
     difference: float
     low: float
@@ -130,27 +128,21 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p)
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1)
-    return adjusted
+    return np.minimum(stepped, 1)[np.argsort(order)]
 
 
 def translation_quality(hypotheses: Sequence[str], references: Sequence[str], target: str) -> dict:
-    """Corpus BLEU and chrF++ by sacrebleu, with 95 % bootstrap intervals and signatures.
-
-    ``target``: language code, which chooses BLEU's tokenizer (see ``TOKENIZERS``; 13a elsewhere).
-    """
+    """Corpus BLEU and chrF++ by sacrebleu, with 95 % bootstrap intervals and signatures; ``target``: language code."""
     result = {}
     for name, metric in _translation_metrics(target, references, hypotheses).items():
         score = metric.corpus_score(list(hypotheses), [list(references)], n_bootstrap=1000)
-        low, high = score._mean - score._ci, score._mean + score._ci
-        signature = str(metric.get_signature())
-        result |= {name: score.score, f"{name}_low": low, f"{name}_high": high, f"{name}_signature": signature}
+        result |= {name: score.score, f"{name}_low": score._mean - score._ci, f"{name}_high": score._mean + score._ci}
+        result[f"{name}_signature"] = str(metric.get_signature())
     return result
 
 
 def compare_translations(before, after, references, target: str, *, n_resamples: int = 1000) -> pd.DataFrame:
-    """BLEU and chrF++ of two systems on the same sentences: one row a metric; sacrebleu's paired bootstrap p-value."""
+    """BLEU and chrF++ of two systems on the same sentences, a row each, with sacrebleu's paired-bootstrap p-value."""
     metrics = _translation_metrics(target, references, before, after)
     systems = [("before", list(before)), ("after", list(after))]
     signatures, scores = PairedTest(systems, metrics, [list(references)], "bs", n_resamples)()
@@ -162,7 +154,7 @@ def compare_translations(before, after, references, target: str, *, n_resamples:
 
 
 def degenerate_outputs(texts: Sequence[str], sources: Sequence[str] | None = None) -> dict[str, int]:
-    """How many outputs are ``empty``, ``copied`` from their source, or ``repeated``: a piece of three or more characters four times in a row."""
+    """How many texts are ``empty``, ``copied`` from the source, or ``repeated``: three or more characters, four times over."""
     return {
         "empty": sum(not text.strip() for text in texts),
         "copied": sum(bool(t.strip()) and t.strip() == s.strip() for t, s in zip(texts, sources or [])),

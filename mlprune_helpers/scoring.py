@@ -67,8 +67,8 @@ def score_choices(
     starts = [1] * len(ids)
     if span == "continuation":
         starts = [len(x) for x in encode(lm, [p.rstrip() or p for p in prompts]) for _ in range(n_choices)]
-    for i, (tokens, start) in enumerate(zip(ids, starts)):
-        if start >= len(tokens):
+    for i in range(len(ids)):
+        if starts[i] >= len(ids[i]):
             raise ValueError(f"Choice {i % n_choices} of prompt {i // n_choices} adds no token to score.")
     limit = max_length or lm.max_positions
     n_cut = [max(0, len(x) - 1 - limit) if limit else 0 for x in ids]
