@@ -77,7 +77,8 @@ class Evaluation:
 
     def rank_consistency(self, other: Evaluation, *, per_row: bool = False) -> float | np.ndarray:
         """RankC against another language.  Raises ValueError where row n is not the same example in both."""
-        if not TASKS[self.task].parallel or self.task != other.task or self.rows != other.rows or (self.labels != other.labels).any():
+        mine, theirs = ([e.task, e.rows, e.labels.tolist()] for e in (self, other))
+        if not TASKS[self.task].parallel or mine != theirs:
             raise ValueError(
                 f"{self.task} in {self.language!r} and {other.task} in {other.language!r} have no parallel rows, which "
                 f"RankC needs. Parallel tasks: {', '.join(t for t in TASKS if TASKS[t].parallel)}; use the same limit and seed."
@@ -193,9 +194,6 @@ def _stacked(evaluations: Sequence[Evaluation], calibration: str) -> tuple[np.nd
     return correct, groups, [e.language for e in evaluations for _ in e.groups]
 
 
-# -- translation ------------------------------------------------------------------------------------------------
-
-
 def translate(
     lm: LanguageModel, sentences: Sequence[str], source: str, target: str, demonstrations: str | Sequence[str] = "", *,
     max_new_tokens: int = 64, separator: str = "\n", token_budget: int = 4096,
@@ -252,7 +250,7 @@ def right_language(texts: Sequence[str], language: str) -> np.ndarray:
 def _detector():
     from lingua import Language, LanguageDetectorBuilder
 
-    known = [getattr(Language, name.upper()) for name in LANGUAGES.values() if hasattr(Language, name.upper())]
+    known = [language for language in Language.all() if language.name.title() in LANGUAGES.values()]
     return LanguageDetectorBuilder.from_languages(*known).build()
 
 

@@ -108,19 +108,23 @@ def paired_bootstrap(correct_a, correct_b, *, groups=None, strata=None, n_resamp
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ValueError(f"Two equally long rows of numbers are needed; these have the shapes {a.shape} and {b.shape}.")
     sums, sizes = _by_group(b - a, groups, strata)
-    rng = np.random.default_rng(seed)
-    low, high = np.quantile(_resampled_means(sums, sizes, n_resamples, rng), [0.025, 0.975])
+    n, rng, draws, flips = len(sums), np.random.default_rng(seed), [], []
     share = (sums / sizes.sum(axis=0)).mean(axis=1)  # what each group adds to the difference
-    flips = _in_chunks(n_resamples, lambda n: rng.choice([-1.0, 1.0], size=(n, len(share))) @ share)
-    p_value = (1 + (np.abs(flips) >= abs(share.sum()) - 1e-12).sum()) / (1 + n_resamples)
-    return Comparison(float(share.sum()), float(low), float(high), float(p_value), len(a), len(sums))
+    for k in range(0, n_resamples, 1000):  # in parts, so that memory does not grow with n_resamples
+        size = min(1000, n_resamples - k)
+        picks = rng.multinomial(n, np.full(n, 1 / n), size=size)
+        with np.errstate(invalid="ignore"):  # a stratum of which nothing was drawn is left out of that mean
+            draws.append(np.nanmean((picks @ sums) / (picks @ sizes), axis=1))
+        flips.append(rng.choice([-1.0, 1.0], size=(size, n)) @ share)
+    low, high = np.quantile(np.concatenate(draws), [0.025, 0.975])
+    p_value = (1 + (np.abs(np.concatenate(flips)) >= abs(share.sum()) - 1e-12).sum()) / (1 + n_resamples)
+    return Comparison(float(share.sum()), float(low), float(high), float(p_value), len(a), n)
 
 
-def bootstrap_interval(values, *, groups=None, strata=None, n_resamples: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of a mean, whole groups resampled; ``strata`` as in :func:`paired_bootstrap`."""
-    sums, sizes = _by_group(np.asarray(values, dtype=float), groups, strata)
-    draws = _resampled_means(sums, sizes, n_resamples, np.random.default_rng(seed))
-    return tuple(float(x) for x in np.quantile(draws, [0.025, 0.975]))
+def bootstrap_interval(values, **options) -> tuple[float, float]:
+    """95 % percentile interval of a mean; ``options`` as in :func:`paired_bootstrap`."""
+    comparison = paired_bootstrap(np.zeros(len(values)), values, **options)
+    return comparison.low, comparison.high
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -175,24 +179,8 @@ def _by_group(values: np.ndarray, groups, strata) -> tuple[np.ndarray, np.ndarra
     strata = [0] * len(values) if strata is None else strata
     if not len(values) == len(groups) == len(strata):
         raise ValueError(f"{len(values)} values, {len(groups)} groups and {len(strata)} strata; as many are needed.")
-    codes = [pd.factorize(np.asarray(names))[0] for names in (groups, strata)]
-    table = np.zeros((2, *(code.max() + 1 for code in codes)))
-    np.add.at(table[0], tuple(codes), values)
-    np.add.at(table[1], tuple(codes), 1)
-    return table[0], table[1]
-
-
-def _resampled_means(sums: np.ndarray, sizes: np.ndarray, n_resamples: int, rng) -> np.ndarray:
-    """Means over strata of their means.  A resample without any row of a stratum leaves that stratum out."""
-
-    def draw(n: int) -> np.ndarray:
-        picks = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=n)
-        counts = picks @ sizes
-        return np.nanmean(np.divide(picks @ sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0), axis=1)
-
-    return _in_chunks(n_resamples, draw)
-
-
-def _in_chunks(n: int, draw, chunk: int = 1000) -> np.ndarray:
-    """``draw(k)`` for n in all, so that memory does not grow with the number of resamples."""
-    return np.concatenate([draw(min(chunk, n - done)) for done in range(0, n, chunk)])
+    place = tuple(pd.factorize(np.asarray(names))[0] for names in (groups, strata))
+    sums, sizes = np.zeros((2, *(codes.max() + 1 for codes in place)))
+    np.add.at(sums, place, values)
+    np.add.at(sizes, place, 1)
+    return sums, sizes

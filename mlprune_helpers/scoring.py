@@ -25,11 +25,11 @@ MAX_UNIT = 64  # strings in a unit; bounds the search for units
 
 
 class Scored(NamedTuple):
-    """``scores``, ``n_tokens`` (how many were scored) and ``n_cut`` (how many did not fit): (n_prompts, n_choices)."""
+    """Three arrays (n_prompts, n_choices)."""
 
     scores: np.ndarray
-    n_tokens: np.ndarray
-    n_cut: np.ndarray
+    n_tokens: np.ndarray  # that were scored
+    n_cut: np.ndarray  # that did not fit
 
 
 def score_choices(
@@ -103,22 +103,17 @@ def _units(ids: list[list[int]]) -> list[tuple[list[int], int]]:
     order = sorted(range(len(ids)), key=lambda i: ids[i][:-1])
     fed = [ids[i][:-1] for i in order]
     common = [0] + [sum(itertools.takewhile(bool, (x == y for x, y in zip(*pair)))) for pair in itertools.pairwise(fed)]
-    saved, begins = [0], [0]  # of the first n strings: tokens saved, and where the last run begins
+    best = [(0, 0)]  # of the first n strings: tokens saved, and where the last run begins
     for end in range(1, len(fed) + 1):
-        saved.append(saved[-1])
-        begins.append(end - 1)
-        shared = len(fed[end - 1])
+        shared, found = len(fed[end - 1]), [(best[-1][0], end - 1)]
         for begin in range(end - 2, max(-1, end - 1 - MAX_UNIT), -1):
             shared = min(shared, common[begin + 1])
-            if not shared:
-                break
-            if saved[begin] + (end - begin - 1) * shared > saved[end]:
-                saved[end], begins[end] = saved[begin] + (end - begin - 1) * shared, begin
+            found.append((best[begin][0] + (end - begin - 1) * shared, begin))
+        best.append(max(found))  # of equals, the shortest run
     units, end = [], len(fed)
     while end:
-        begin = begins[end]
-        shared = len(fed[begin]) if end - begin == 1 else min(common[begin + 1 : end])
-        units.append(([order[k] for k in range(begin, end)], shared))
+        begin = best[end][1]
+        units.append((order[begin:end], min([len(fed[begin]), *common[begin + 1 : end]])))
         end = begin
     return units
 
@@ -130,8 +125,7 @@ def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int, bar) -
     def run(indices: list[int]) -> None:
         batch = [units[k] for k in indices]
         width = max(shared for _, shared in batch)
-        prefixes = torch.zeros(len(batch), width, dtype=torch.long)
-        mask = torch.zeros_like(prefixes)
+        prefixes, mask = torch.zeros(2, len(batch), width, dtype=torch.long)
         rests, wanted = [], {}  # what follows the prefixes; (row, position) → {token: [(string, index of the token)]}
         for row, (members, shared) in enumerate(batch):
             prefixes[row, width - shared :] = torch.tensor(ids[members[0]][:shared])
