@@ -90,10 +90,8 @@ class Comparison:
     n_groups: int
 
     def __str__(self) -> str:
-        return (
-            f"{100 * self.difference:+.1f} points (95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}, "
-            f"p = {self.p_value:.3f}, {self.n} rows in {self.n_groups} groups)"
-        )
+        interval = f"95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}, p = {self.p_value:.3f}"
+        return f"{100 * self.difference:+.1f} points ({interval}, {self.n} rows in {self.n_groups} groups)"
 
 
 def paired_bootstrap(correct_a, correct_b, *, groups=None, strata=None, n_resamples: int = 10_000, seed: int = 0) -> Comparison:
@@ -150,11 +148,9 @@ def compare_translations(before, after, references, target: str, *, n_resamples:
     metrics = _translation_metrics(target, references, before, after)
     systems = [("before", list(before)), ("after", list(after))]
     signatures, scores = PairedTest(systems, metrics, [list(references)], "bs", n_resamples)()
-    table = []
-    for name, key in zip(metrics, [key for key in scores if key != "System"]):
-        old, new = scores[key]
-        table.append({"metric": name, "before": old.score, "after": new.score, "p_value": new.p_value, "signature": str(signatures[key])})
-    return pd.DataFrame(table)
+    keys, columns = [key for key in scores if key != "System"], ("metric", "before", "after", "p_value", "signature")
+    rows = [(name, *(r.score for r in scores[key]), scores[key][1].p_value, str(signatures[key])) for name, key in zip(metrics, keys)]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def degenerate_outputs(texts: Sequence[str], sources: Sequence[str] | None = None) -> dict[str, int]:

@@ -37,22 +37,15 @@ def score_choices(
     span: str = "full", max_length: int | None = None, truncation: str = "left", details: bool = False,
     token_budget: int | None = None, logit_budget: int = 256,
 ) -> np.ndarray | Scored:  # fmt: skip
-    """Token log-likelihood of prompt + choice, tokenized as one string.
+    """Token log-likelihood (n_prompts, n_choices) of prompt + choice, tokenized as one string; higher is likelier.
 
-    Parameters
-    ----------
-    span : {"full", "continuation"}
-        ``"full"``: every token that is predicted, T - 1 of T (the paper, with ``reduction="mean"``).
-        ``"continuation"``: tokens from index ``len(tok(prompt))`` on, spaces at the prompt's end counted with the
-        choice, as lm-evaluation-harness has it (with ``"sum"``).
-    max_length, truncation : int; {"left", "error"}
-        How many tokens may go in (default: what the model takes; the last of a string never goes in).  Of a longer
-        string the earliest are cut, except a beginning-of-sequence token; or it is an error.
-    details : bool
-        Return a :class:`Scored` instead of the scores (n_prompts, n_choices).  Without it, a cut is a warning.
-    token_budget, logit_budget : int
-        Padded tokens in a batch (default 1,024 on a CPU, else 16,384), and positions whose logits are held at once.
-        Results do not depend on them.
+    ``span``: ``"full"``, every token that is predicted, T - 1 of T (the paper, with ``reduction="mean"``);
+    ``"continuation"``, tokens from index ``len(tok(prompt))`` on, spaces at the prompt's end counted with the choice, as
+    lm-evaluation-harness has it (with ``"sum"``).  ``max_length``: tokens that may go in, the last of a string never
+    does (default: what the model takes).  ``truncation``: of a longer string the earliest tokens are cut (``"left"``),
+    except a beginning-of-sequence token, or it is an ``"error"``.  ``details``: return a :class:`Scored`; without it, a
+    cut is a warning.  ``token_budget``: padded tokens in a batch (default 1,024 on a CPU, else 16,384);
+    ``logit_budget``: positions whose logits are held at once; results do not depend on either.
 
     Raises ValueError for ragged choices, an empty span, a string too long, or a score that is not finite.
     """
@@ -137,15 +130,13 @@ def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int, bar) -
                     rests.append((row, i, ids[i][shared:-1]))
         output = lm.run(prefixes, mask, use_cache=bool(rests))
         write(output[0], wanted)
-        cache = output.past_key_values if rests else None
-        del output
 
         def run_rests(chosen: list[int]) -> None:
             part = [rests[k] for k in chosen]
             rows = torch.tensor([row for row, _, _ in part])
             tokens, rest_mask = padded([rest for _, _, rest in part], "cpu")
-            full_mask = torch.cat([mask[rows], rest_mask], dim=1)
-            hidden = lm.run(tokens, full_mask, past_key_values=_branch(cache, rows.to(lm.device)))[0]
+            branch = _branch(output.past_key_values, rows.to(lm.device))
+            hidden = lm.run(tokens, torch.cat([mask[rows], rest_mask], dim=1), past_key_values=branch)[0]
             wanted, places = {}, {}  # the same tokens after the same prefix end in the same hidden state: one place
             for k, (row, i, rest) in enumerate(part):
                 shared = batch[row][1]
