@@ -25,17 +25,15 @@ from .prompts import encode, padded, run_in_batches, task_prompts, translation_p
 from .scoring import score_choices
 
 CALIBRATIONS = ("raw", "batch", "contextual")
-#: Inputs without content, as in Zhao et al. (arXiv 2102.09690).
-CONTENT_FREE = ("N/A", "[MASK]", "")
+CONTENT_FREE = ("N/A", "[MASK]", "")  # as in Zhao et al. (arXiv 2102.09690)
 
 
 @dataclass
 class Evaluation:
     """Scores of one model on one task in one language.
 
-    ``scores`` and ``n_tokens`` (tokens scored), ``n_cut`` (tokens that did not fit): (n, n_choices).  ``labels`` (n,).
-    ``rows`` and ``groups`` (n,): identities, the same across languages where the task is parallel.  ``content_free``
-    (inputs, n or 1, n_choices): summed log-likelihoods of the questions without their content.
+    ``scores``, ``n_tokens`` (scored) and ``n_cut`` (that did not fit): (n, n_choices).  ``rows``, ``groups`` (n,): identities,
+    the same across languages where the task is parallel.  ``content_free`` (inputs, n, n_choices): summed log-likelihoods.
     """
 
     task: str
@@ -50,18 +48,17 @@ class Evaluation:
     content_free: np.ndarray | None = field(default=None, repr=False)
 
     def predict(self, calibration: str = "raw") -> np.ndarray:
-        """The choice with the highest score (n,): raw, or after batch (assumes balanced labels) or contextual calibration."""
+        """The likeliest choice (n,): raw, or after "batch" (assumes balanced labels) or "contextual" calibration."""
         if calibration not in CALIBRATIONS:
             raise ValueError(f"calibration is {calibration!r}; allowed: {', '.join(CALIBRATIONS)}.")
-        scores = self.scores
         if calibration == "batch":
-            scores = metrics.batch_calibrated(scores)
-        elif calibration == "contextual":
-            if self.content_free is None:
-                raise ValueError("This evaluation has no content-free scores; evaluate with contextual=True.")
-            sums = scores * (self.n_tokens if self.settings["reduction"] == "mean" else 1)
-            scores = metrics.contextual_calibrated(sums, self.content_free)
-        return scores.argmax(axis=1)
+            return metrics.batch_calibrated(self.scores).argmax(axis=1)
+        if calibration == "raw":
+            return self.scores.argmax(axis=1)
+        if self.content_free is None:
+            raise ValueError("This evaluation has no content-free scores; evaluate with contextual=True.")
+        sums = self.scores * (self.n_tokens if self.settings["reduction"] == "mean" else 1)
+        return metrics.contextual_calibrated(sums, self.content_free).argmax(axis=1)
 
     predictions = property(predict)
     correct = property(lambda self: self.predictions == self.labels, doc="Bool (n,): prediction equals label.")
@@ -72,12 +69,12 @@ class Evaluation:
     @property
     def label_distribution(self) -> dict[str, float]:
         """How often each label is predicted."""
-        share = np.bincount(self.predictions, minlength=self.scores.shape[1]) / len(self.labels)
-        return dict(zip(TASKS[self.task].labels, share.tolist()))
+        return {name: float(np.mean(self.predictions == k)) for k, name in enumerate(TASKS[self.task].labels)}
 
     def rank_consistency(self, other: Evaluation, *, per_row: bool = False) -> float | np.ndarray:
         """RankC against another language.  Raises ValueError where row n is not the same example in both."""
-        if not TASKS[self.task].parallel or self.task != other.task or self.rows != other.rows or (self.labels != other.labels).any():
+        mine, theirs = ([e.task, e.rows, e.labels.tolist()] for e in (self, other))
+        if not TASKS[self.task].parallel or mine != theirs:
             raise ValueError(
                 f"{self.task} in {self.language!r} and {other.task} in {other.language!r} have no parallel rows, which "
                 f"RankC needs. Parallel tasks: {', '.join(t for t in TASKS if TASKS[t].parallel)}; use the same limit and seed."
@@ -109,16 +106,13 @@ def evaluate(
     limit: int | None = None, template: str | Mapping = "paper", reduction: str = "mean", span: str = "full",
     shots: int = 0, seed: int = 0, contextual: bool | None = None, examples: Dataset | None = None, **options,
 ) -> Evaluation:  # fmt: skip
-    """Zero- or few-shot multiple choice by log-likelihood.
+    """Zero- or few-shot multiple choice by log-likelihood; the defaults are the paper's.
 
-    ``limit`` and ``seed`` choose the rows (see :func:`load_task`), ``template`` and ``shots`` how they are asked (see
-    :func:`task_prompts`), ``reduction``, ``span`` and further options the score (see :func:`score_choices`); the
-    defaults are the paper's.  ``contextual``: also score the questions without content, for contextual calibration;
-    by default where one such question serves all rows.  ``examples``: rows to take instead of loading them.
+    ``limit`` and ``seed`` choose the rows (see :func:`load_task`; or give them: ``examples``), ``template`` and ``shots``
+    how they are asked (see :func:`task_prompts`), the others the score (see :func:`score_choices`).  ``contextual``: score
+    the questions without content too, for contextual calibration; by default where one such question serves all rows.
     """
-    if examples is None:
-        examples = load_task(task, language, source, split=split, limit=limit, seed=seed)
-    rows = list(examples)
+    rows = list(load_task(task, language, source, split=split, limit=limit, seed=seed) if examples is None else examples)
     ask = functools.partial(task_prompts, task, rows, template=template, language=language, shots=shots, seed=seed)
     scores, n_tokens, n_cut = score_choices(lm, *ask(), reduction=reduction, span=span, details=True, **options)
     content_free = None
@@ -142,7 +136,7 @@ def summarise(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
         low, high = metrics.bootstrap_interval(correct, groups=groups, strata=strata)
         row = {"language": language, "n": len(correct), "n_groups": len(set(groups))}
         row |= {"accuracy": np.mean([e.accuracy for e in part]), "low": low, "high": high}
-        for kind in _calibrations(evaluations)[1:]:
+        for kind in CALIBRATIONS[1 : 2 + all(e.content_free is not None for e in evaluations)]:
             row[f"accuracy_{kind}"] = np.mean([metrics.accuracy(e.predict(kind), e.labels) for e in part])
         row["macro_f1"] = np.mean([e.macro_f1 for e in part])
         row |= {f"share_{x}": np.mean([e.label_distribution[x] for e in part]) for x in part[0].label_distribution}
@@ -153,8 +147,8 @@ def summarise(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
 def compare(before: Sequence[Evaluation], after: Sequence[Evaluation], *, n_resamples: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """Accuracy after minus before, the same rows: a row for every language and their average, raw and calibrated.
 
-    Intervals and p-values resample whole groups, in all languages at once; ``p_holm`` corrects over the languages.
-    Calibration is taken as given.  Raises ValueError where rows or settings differ.
+    Whole groups are resampled, in all languages at once; calibration is taken as given; ``p_holm`` corrects over the
+    languages.  Raises ValueError where rows or settings differ.
     """
     if len(before) != len(after) or not before:
         raise ValueError(f"{len(before)} evaluations before and {len(after)} after; as many are needed, at least one.")
@@ -164,12 +158,11 @@ def compare(before: Sequence[Evaluation], after: Sequence[Evaluation], *, n_resa
             if x[name] != y.get(name):
                 raise ValueError(f"{x['task']} in {x['language']!r}: {name} differs before and after. Evaluate the same rows in the same way.")
     table = []
-    for kind in _calibrations([*before, *after]):
+    for kind in CALIBRATIONS[: 2 + all(e.content_free is not None for e in (*before, *after))]:
         results = []
         for (language, a), (_, b) in zip(_parts(before), _parts(after)):
-            correct, groups, strata = _stacked(a, kind)
-            options = {"groups": groups, "strata": strata, "n_resamples": n_resamples, "seed": seed}
-            comparison = metrics.paired_bootstrap(correct, _stacked(b, kind)[0], **options)
+            (x, groups, strata), (y, _, _) = _stacked(a, kind), _stacked(b, kind)
+            comparison = metrics.paired_bootstrap(x, y, groups=groups, strata=strata, n_resamples=n_resamples, seed=seed)
             results.append({"language": language, "calibration": kind, **vars(comparison)})
         for row, p in zip(results, metrics.holm([row["p_value"] for row in results[: len(before)]])):
             row["p_holm"] = p
@@ -182,18 +175,11 @@ def _parts(evaluations: Sequence[Evaluation]) -> list[tuple[str, Sequence[Evalua
     return [(e.language, [e]) for e in evaluations] + [("average", evaluations)] * (len(evaluations) > 1)
 
 
-def _calibrations(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
-    return CALIBRATIONS if all(e.content_free is not None for e in evaluations) else CALIBRATIONS[:2]
-
-
 def _stacked(evaluations: Sequence[Evaluation], calibration: str) -> tuple[np.ndarray, list[str], list[str]]:
     """Whether each row is right, its group (the same across languages where rows are parallel), its language."""
     correct = np.concatenate([e.predict(calibration) == e.labels for e in evaluations])
     groups = [g if TASKS[e.task].parallel else f"{e.language} {g}" for e in evaluations for g in e.groups]
     return correct, groups, [e.language for e in evaluations for _ in e.groups]
-
-
-# -- translation ------------------------------------------------------------------------------------------------
 
 
 def translate(
@@ -214,10 +200,8 @@ def translate(
     marks = "|".join(map(re.escape, (separator, f"{LANGUAGES[source]}:", f"{LANGUAGES[target]}:")))
     fill = lm.tokenizer.eos_token_id or 0  # not the tokenizer's pad token, which may lie outside the model's vocabulary
     outputs: dict[int, str] = {}
-    bar = tqdm(total=len(ids), desc=f"{LANGUAGES[source]} to {LANGUAGES[target]}", leave=False)
 
-    def texts(rows: torch.Tensor, start: int) -> list[list[str]]:
-        """What each row says from ``start`` on, in pieces between the marks."""
+    def texts(rows: torch.Tensor, start: int) -> list[list[str]]:  # in pieces between the marks
         return [re.split(marks, text) for text in lm.tokenizer.batch_decode(rows[:, start:], skip_special_tokens=True)]
 
     def run(indices: list[int]) -> None:
@@ -237,48 +221,39 @@ def translate(
         outputs.update({i: text[0].strip() for i, text in zip(indices, texts(generated, length))})
         bar.update(len(indices))
 
-    with bar:
+    with tqdm(total=len(ids), desc=f"{LANGUAGES[source]} to {LANGUAGES[target]}", leave=False) as bar:
         run_in_batches([len(x) + max_new_tokens for x in ids], token_budget, run)
     return [outputs[i] for i in range(len(ids))]
 
 
 def right_language(texts: Sequence[str], language: str) -> np.ndarray:
     """Bool (n,): whether lingua takes a text for ``language`` rather than another one of ``LANGUAGES``; False if empty."""
-    detector, wanted = _detector(), LANGUAGES[language].upper()
-    return np.array([bool(t.strip()) and getattr(detector.detect_language_of(t), "name", None) == wanted for t in texts])
+    found = [_detector().detect_language_of(text) if text.strip() else None for text in texts]
+    return np.array([x is not None and x.name.title() == LANGUAGES[language] for x in found])
 
 
 @functools.cache
 def _detector():
     from lingua import Language, LanguageDetectorBuilder
 
-    known = [getattr(Language, name.upper()) for name in LANGUAGES.values() if hasattr(Language, name.upper())]
-    return LanguageDetectorBuilder.from_languages(*known).build()
-
-
-# -- baselines --------------------------------------------------------------------------------------------------
+    return LanguageDetectorBuilder.from_languages(*(x for x in Language.all() if x.name.title() in LANGUAGES.values())).build()
 
 
 def self_translate(lm: LanguageModel, task: str, examples: Dataset, language: str, demonstrations="", **options) -> Dataset:
-    """The rows in the model's own English (Etxaniz et al., arXiv 2308.01223), for ``evaluate(…, examples=…)``.
-
-    ``options`` as in :func:`translate`.  A text whose translation is empty stays as it is.
-    """
+    """Rows in the model's own English (Etxaniz et al., arXiv 2308.01223), for ``evaluate(…, examples=…)``; see :func:`translate`."""
     fields = [f for f in TASKS[task].fields if f != "question"]
     rows = [row | {f: " ".join(row[f].split()) for f in fields} for row in examples]
     texts = list(dict.fromkeys(row[f] for row in rows for f in fields))
     english = dict(zip(texts, translate(lm, texts, language, "en", demonstrations, **options)))
-    return Dataset.from_list([row | {f: english[row[f]] or row[f] for f in fields} for row in rows])
+    return Dataset.from_list([row | {f: english[row[f]] or row[f] for f in fields} for row in rows])  # never an empty text
 
 
 @torch.inference_mode()
 def language_vector(lm: LanguageModel, sentences: Sequence[str]) -> torch.Tensor:
     """Mean hidden state (n_layers, hidden_size) over the tokens of sentences, at the input of each block."""
-    total, n = 0, 0
-    for ids in encode(lm, sentences):
-        hidden = lm.run(*padded([ids], lm.device), output_hidden_states=True).hidden_states
-        total, n = total + torch.stack([h[0].float().sum(dim=0) for h in hidden[: len(lm.layers)]]), n + len(ids)
-    return total / n
+    runs = (lm.run(*padded([ids], lm.device), output_hidden_states=True) for ids in encode(lm, sentences))
+    states = [torch.cat(run.hidden_states[: len(lm.layers)]).float() for run in runs]
+    return torch.cat(states, dim=1).mean(dim=1)
 
 
 @contextlib.contextmanager
@@ -294,16 +269,15 @@ def lrp2(lm: LanguageModel, language: torch.Tensor, english: torch.Tensor, layer
 
     def moved(layer: int, shift: torch.Tensor):
         def hook(module, args, output):
-            if isinstance(output, tuple):  # BLOOM
-                return (output[0] + shift[layer].to(output[0]), *output[1:])
-            return output + shift[layer].to(output)
+            hidden = output[0] if isinstance(output, tuple) else output
+            hidden += shift[layer].to(hidden)  # in place, so nothing need be returned
 
         return lm.layers[layer - 1].register_forward_hook(hook)
 
     note = f"lrp2 {layers} {(english - language).norm():.6g}"
     lm.interventions.append(note)
     try:
-        with moved(first, english - language), moved(second, language - english):  # a handle is a context manager that removes its hook
+        with moved(first, english - language), moved(second, language - english):  # on leaving, a handle takes its hook away
             yield
     finally:
         lm.interventions.remove(note)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import sacrebleu
 from sacrebleu.significance import PairedTest
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax, logsumexp, softmax
 
 #: BLEU's tokenizer where 13a does not find the words: no spaces between words, or punctuation outside ASCII.
 TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char", "th": "char", "my": "char", "hi": "intl", "ur": "intl", "ar": "intl"}
@@ -39,33 +39,28 @@ def batch_calibrated(scores: np.ndarray) -> np.ndarray:
 
 
 def contextual_calibrated(log_likelihoods: np.ndarray, content_free: np.ndarray) -> np.ndarray:
-    """Scores (n, n_choices) against those of a question without content: log p(choice | row) - log p(choice | "N/A").
+    """Log p(choice | row) - log p(choice | no content): contextual calibration (Zhao et al., arXiv 2102.09690).
 
-    Contextual calibration (Zhao et al., arXiv 2102.09690).  ``log_likelihoods`` are sums, not means, over tokens.
-    ``content_free`` (m, n_choices) or (m, n, n_choices): of m inputs without content, whose probabilities are averaged.
+    ``log_likelihoods`` (n, n_choices): sums over tokens.  ``content_free`` (m, n or 1, n_choices): those of m questions
+    without content, whose probabilities are averaged.
     """
     prior = logsumexp(log_softmax(np.asarray(content_free, dtype=float), axis=-1), axis=0) - np.log(len(content_free))
     return log_softmax(np.asarray(log_likelihoods, dtype=float), axis=1) - prior
 
 
 def rank_consistency(scores_a: np.ndarray, scores_b: np.ndarray, *, per_row: bool = False) -> float | np.ndarray:
-    """RankC (Qi et al., arXiv 2310.10378): do two languages rank the choices alike?
+    """RankC (Qi et al., arXiv 2310.10378): do two languages rank the choices alike?  1: everywhere.
 
-    ``scores`` (n, n_choices) of the same examples in two languages, higher = likelier.  1: the same ranking
-    everywhere.  Ranks that stand further up weigh more (softmax of N - j).  ``per_row``: (n,), for paired comparisons.
+    ``scores`` (n, n_choices) of the same examples in two languages, higher = likelier.  Ranks that stand further up
+    weigh more (softmax of N - j).  ``per_row``: (n,), for paired comparisons.
     """
     scores_a, scores_b = np.asarray(scores_a), np.asarray(scores_b)
     if scores_a.shape != scores_b.shape or scores_a.ndim != 2:
         raise ValueError(f"Scores of the same examples are needed; these have the shapes {scores_a.shape} and {scores_b.shape}.")
-    n = scores_a.shape[1]
-    order_a = np.argsort(-scores_a, axis=1, kind="stable")
-    order_b = np.argsort(-scores_b, axis=1, kind="stable")
-    weights = np.exp(np.arange(n, 0, -1.0))
-    weights /= weights.sum()
+    order_a, order_b = (np.argsort(-scores, axis=1, kind="stable") for scores in (scores_a, scores_b))
     total = np.zeros(len(scores_a))
-    for j in range(1, n + 1):
-        both = (order_a[:, :j, None] == order_b[:, None, :j]).any(axis=2).sum(axis=1)
-        total += weights[j - 1] * both / j
+    for j, weight in enumerate(_rank_weights(scores_a.shape[1]), start=1):
+        total += weight / j * (order_a[:, :j, None] == order_b[:, None, :j]).any(axis=2).sum(axis=1)
     return total if per_row else float(total.mean())
 
 
@@ -76,13 +71,16 @@ def rank_consistency_least_likely_first(scores_a: np.ndarray, scores_b: np.ndarr
 
 def rank_consistency_chance(n_choices: int) -> float:
     """Expected :func:`rank_consistency` of two independent random rankings."""
-    weights = np.exp(np.arange(n_choices, 0, -1.0))
-    return float((weights / weights.sum() * np.arange(1, n_choices + 1) / n_choices).sum())
+    return float((_rank_weights(n_choices) * np.arange(1, n_choices + 1) / n_choices).sum())
+
+
+def _rank_weights(n: int) -> np.ndarray:
+    return softmax(np.arange(n, 0, -1.0))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """b against a: ``difference`` (b - a) with its 95 % interval, p-value, and how many rows and groups it rests on."""
+    """``difference`` b - a with its 95 % interval and p-value, and how many rows and groups it rests on."""
 
     difference: float
     low: float
@@ -92,10 +90,8 @@ class Comparison:
     n_groups: int
 
     def __str__(self) -> str:
-        return (
-            f"{100 * self.difference:+.1f} points (95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}, "
-            f"p = {self.p_value:.3f}, {self.n} rows in {self.n_groups} groups)"
-        )
+        interval = f"95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}, p = {self.p_value:.3f}"
+        return f"{100 * self.difference:+.1f} points ({interval}, {self.n} rows in {self.n_groups} groups)"
 
 
 def paired_bootstrap(correct_a, correct_b, *, groups=None, strata=None, n_resamples: int = 10_000, seed: int = 0) -> Comparison:
@@ -110,19 +106,23 @@ def paired_bootstrap(correct_a, correct_b, *, groups=None, strata=None, n_resamp
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ValueError(f"Two equally long rows of numbers are needed; these have the shapes {a.shape} and {b.shape}.")
     sums, sizes = _by_group(b - a, groups, strata)
-    rng = np.random.default_rng(seed)
-    low, high = np.quantile(_resampled_means(sums, sizes, n_resamples, rng), [0.025, 0.975])
+    n, rng, draws, flips = len(sums), np.random.default_rng(seed), [], []
     share = (sums / sizes.sum(axis=0)).mean(axis=1)  # what each group adds to the difference
-    flips = _in_chunks(n_resamples, lambda n: rng.choice([-1.0, 1.0], size=(n, len(share))) @ share)
-    p_value = (1 + (np.abs(flips) >= abs(share.sum()) - 1e-12).sum()) / (1 + n_resamples)
-    return Comparison(float(share.sum()), float(low), float(high), float(p_value), len(a), len(sums))
+    for k in range(0, n_resamples, 1000):  # in parts, so that memory does not grow with n_resamples
+        size = min(1000, n_resamples - k)
+        picks = rng.multinomial(n, np.full(n, 1 / n), size=size)
+        with np.errstate(invalid="ignore"):  # a stratum of which nothing was drawn is left out of that mean
+            draws.append(np.nanmean((picks @ sums) / (picks @ sizes), axis=1))
+        flips.append(rng.choice([-1.0, 1.0], size=(size, n)) @ share)
+    low, high = np.quantile(np.concatenate(draws), [0.025, 0.975])
+    p_value = (1 + (np.abs(np.concatenate(flips)) >= abs(share.sum()) - 1e-12).sum()) / (1 + n_resamples)
+    return Comparison(float(share.sum()), float(low), float(high), float(p_value), len(a), n)
 
 
-def bootstrap_interval(values, *, groups=None, strata=None, n_resamples: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of a mean, whole groups resampled; ``strata`` as in :func:`paired_bootstrap`."""
-    sums, sizes = _by_group(np.asarray(values, dtype=float), groups, strata)
-    draws = _resampled_means(sums, sizes, n_resamples, np.random.default_rng(seed))
-    return tuple(float(x) for x in np.quantile(draws, [0.025, 0.975]))
+def bootstrap_interval(values, **options) -> tuple[float, float]:
+    """95 % percentile interval of a mean; ``options`` as in :func:`paired_bootstrap`."""
+    comparison = paired_bootstrap(np.zeros(len(values)), values, **options)
+    return comparison.low, comparison.high
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -130,39 +130,31 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p)
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1)
-    return adjusted
+    return np.minimum(stepped, 1)[np.argsort(order)]
 
 
 def translation_quality(hypotheses: Sequence[str], references: Sequence[str], target: str) -> dict:
-    """Corpus BLEU and chrF++ by sacrebleu, with 95 % bootstrap intervals and signatures.
-
-    ``target``: language code, which chooses BLEU's tokenizer (see ``TOKENIZERS``; 13a elsewhere).
-    """
+    """Corpus BLEU and chrF++ by sacrebleu, with 95 % bootstrap intervals and signatures; ``target``: language code."""
     result = {}
     for name, metric in _translation_metrics(target, references, hypotheses).items():
         score = metric.corpus_score(list(hypotheses), [list(references)], n_bootstrap=1000)
-        low, high = score._mean - score._ci, score._mean + score._ci
-        signature = str(metric.get_signature())
-        result |= {name: score.score, f"{name}_low": low, f"{name}_high": high, f"{name}_signature": signature}
+        result |= {name: score.score, f"{name}_low": score._mean - score._ci, f"{name}_high": score._mean + score._ci}
+        result[f"{name}_signature"] = str(metric.get_signature())
     return result
 
 
 def compare_translations(before, after, references, target: str, *, n_resamples: int = 1000) -> pd.DataFrame:
-    """BLEU and chrF++ of two systems on the same sentences: one row a metric; sacrebleu's paired bootstrap p-value."""
+    """BLEU and chrF++ of two systems on the same sentences, a row each, with sacrebleu's paired-bootstrap p-value."""
     metrics = _translation_metrics(target, references, before, after)
     systems = [("before", list(before)), ("after", list(after))]
     signatures, scores = PairedTest(systems, metrics, [list(references)], "bs", n_resamples)()
-    table = []
-    for name, key in zip(metrics, [key for key in scores if key != "System"]):
-        old, new = scores[key]
-        table.append({"metric": name, "before": old.score, "after": new.score, "p_value": new.p_value, "signature": str(signatures[key])})
-    return pd.DataFrame(table)
+    keys, columns = [key for key in scores if key != "System"], ("metric", "before", "after", "p_value", "signature")
+    rows = [(name, *(r.score for r in scores[key]), scores[key][1].p_value, str(signatures[key])) for name, key in zip(metrics, keys)]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def degenerate_outputs(texts: Sequence[str], sources: Sequence[str] | None = None) -> dict[str, int]:
-    """How many outputs are ``empty``, ``copied`` from their source, or ``repeated``: a piece of three or more characters four times in a row."""
+    """How many texts are ``empty``, ``copied`` from the source, or ``repeated``: three or more characters, four times over."""
     return {
         "empty": sum(not text.strip() for text in texts),
         "copied": sum(bool(t.strip()) and t.strip() == s.strip() for t, s in zip(texts, sources or [])),
@@ -183,24 +175,8 @@ def _by_group(values: np.ndarray, groups, strata) -> tuple[np.ndarray, np.ndarra
     strata = [0] * len(values) if strata is None else strata
     if not len(values) == len(groups) == len(strata):
         raise ValueError(f"{len(values)} values, {len(groups)} groups and {len(strata)} strata; as many are needed.")
-    codes = [pd.factorize(np.asarray(names))[0] for names in (groups, strata)]
-    table = np.zeros((2, *(code.max() + 1 for code in codes)))
-    np.add.at(table[0], tuple(codes), values)
-    np.add.at(table[1], tuple(codes), 1)
-    return table[0], table[1]
-
-
-def _resampled_means(sums: np.ndarray, sizes: np.ndarray, n_resamples: int, rng) -> np.ndarray:
-    """Means over strata of their means.  A resample without any row of a stratum leaves that stratum out."""
-
-    def draw(n: int) -> np.ndarray:
-        picks = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=n)
-        counts = picks @ sizes
-        return np.nanmean(np.divide(picks @ sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0), axis=1)
-
-    return _in_chunks(n_resamples, draw)
-
-
-def _in_chunks(n: int, draw, chunk: int = 1000) -> np.ndarray:
-    """``draw(k)`` for n in all, so that memory does not grow with the number of resamples."""
-    return np.concatenate([draw(min(chunk, n - done)) for done in range(0, n, chunk)])
+    place = tuple(pd.factorize(np.asarray(names))[0] for names in (groups, strata))
+    sums, sizes = np.zeros((2, *(codes.max() + 1 for codes in place)))
+    np.add.at(sums, place, values)
+    np.add.at(sizes, place, 1)
+    return sums, sizes

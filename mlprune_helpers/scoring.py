@@ -25,11 +25,11 @@ MAX_UNIT = 64  # strings in a unit; bounds the search for units
 
 
 class Scored(NamedTuple):
-    """``scores``, ``n_tokens`` (how many were scored) and ``n_cut`` (how many did not fit): (n_prompts, n_choices)."""
+    """Three arrays (n_prompts, n_choices)."""
 
     scores: np.ndarray
-    n_tokens: np.ndarray
-    n_cut: np.ndarray
+    n_tokens: np.ndarray  # that were scored
+    n_cut: np.ndarray  # that did not fit
 
 
 def score_choices(
@@ -37,22 +37,15 @@ def score_choices(
     span: str = "full", max_length: int | None = None, truncation: str = "left", details: bool = False,
     token_budget: int | None = None, logit_budget: int = 256,
 ) -> np.ndarray | Scored:  # fmt: skip
-    """Token log-likelihood of prompt + choice, tokenized as one string.
+    """Token log-likelihood (n_prompts, n_choices) of prompt + choice, tokenized as one string; higher is likelier.
 
-    Parameters
-    ----------
-    span : {"full", "continuation"}
-        ``"full"``: every token that is predicted, T - 1 of T (the paper, with ``reduction="mean"``).
-        ``"continuation"``: tokens from index ``len(tok(prompt))`` on, spaces at the prompt's end counted with the
-        choice, as lm-evaluation-harness has it (with ``"sum"``).
-    max_length, truncation : int; {"left", "error"}
-        How many tokens may go in (default: what the model takes; the last of a string never goes in).  Of a longer
-        string the earliest are cut, except a beginning-of-sequence token; or it is an error.
-    details : bool
-        Return a :class:`Scored` instead of the scores (n_prompts, n_choices).  Without it, a cut is a warning.
-    token_budget, logit_budget : int
-        Padded tokens in a batch (default 1,024 on a CPU, else 16,384), and positions whose logits are held at once.
-        Results do not depend on them.
+    ``span``: ``"full"``, every token that is predicted, T - 1 of T (the paper, with ``reduction="mean"``);
+    ``"continuation"``, tokens from index ``len(tok(prompt))`` on, spaces at the prompt's end counted with the choice, as
+    lm-evaluation-harness has it (with ``"sum"``).  ``max_length``: tokens that may go in, the last of a string never
+    does (default: what the model takes).  ``truncation``: of a longer string the earliest tokens are cut (``"left"``),
+    except a beginning-of-sequence token, or it is an ``"error"``.  ``details``: return a :class:`Scored`; without it, a
+    cut is a warning.  ``token_budget``: padded tokens in a batch (default 1,024 on a CPU, else 16,384);
+    ``logit_budget``: positions whose logits are held at once; results do not depend on either.
 
     Raises ValueError for ragged choices, an empty span, a string too long, or a score that is not finite.
     """
@@ -67,8 +60,8 @@ def score_choices(
     starts = [1] * len(ids)
     if span == "continuation":
         starts = [len(x) for x in encode(lm, [p.rstrip() or p for p in prompts]) for _ in range(n_choices)]
-    for i, (tokens, start) in enumerate(zip(ids, starts)):
-        if start >= len(tokens):
+    for i in range(len(ids)):
+        if starts[i] >= len(ids[i]):
             raise ValueError(f"Choice {i % n_choices} of prompt {i // n_choices} adds no token to score.")
     limit = max_length or lm.max_positions
     n_cut = [max(0, len(x) - 1 - limit) if limit else 0 for x in ids]
@@ -103,22 +96,17 @@ def _units(ids: list[list[int]]) -> list[tuple[list[int], int]]:
     order = sorted(range(len(ids)), key=lambda i: ids[i][:-1])
     fed = [ids[i][:-1] for i in order]
     common = [0] + [sum(itertools.takewhile(bool, (x == y for x, y in zip(*pair)))) for pair in itertools.pairwise(fed)]
-    saved, begins = [0], [0]  # of the first n strings: tokens saved, and where the last run begins
+    best = [(0, 0)]  # of the first n strings: tokens saved, and where the last run begins
     for end in range(1, len(fed) + 1):
-        saved.append(saved[-1])
-        begins.append(end - 1)
-        shared = len(fed[end - 1])
+        shared, found = len(fed[end - 1]), [(best[-1][0], end - 1)]
         for begin in range(end - 2, max(-1, end - 1 - MAX_UNIT), -1):
             shared = min(shared, common[begin + 1])
-            if not shared:
-                break
-            if saved[begin] + (end - begin - 1) * shared > saved[end]:
-                saved[end], begins[end] = saved[begin] + (end - begin - 1) * shared, begin
+            found.append((best[begin][0] + (end - begin - 1) * shared, begin))
+        best.append(max(found))  # of equals, the shortest run
     units, end = [], len(fed)
     while end:
-        begin = begins[end]
-        shared = len(fed[begin]) if end - begin == 1 else min(common[begin + 1 : end])
-        units.append(([order[k] for k in range(begin, end)], shared))
+        begin = best[end][1]
+        units.append((order[begin:end], min([len(fed[begin]), *common[begin + 1 : end]])))
         end = begin
     return units
 
@@ -130,8 +118,7 @@ def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int, bar) -
     def run(indices: list[int]) -> None:
         batch = [units[k] for k in indices]
         width = max(shared for _, shared in batch)
-        prefixes = torch.zeros(len(batch), width, dtype=torch.long)
-        mask = torch.zeros_like(prefixes)
+        prefixes, mask = torch.zeros(2, len(batch), width, dtype=torch.long)
         rests, wanted = [], {}  # what follows the prefixes; (row, position) → {token: [(string, index of the token)]}
         for row, (members, shared) in enumerate(batch):
             prefixes[row, width - shared :] = torch.tensor(ids[members[0]][:shared])
@@ -143,15 +130,13 @@ def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int, bar) -
                     rests.append((row, i, ids[i][shared:-1]))
         output = lm.run(prefixes, mask, use_cache=bool(rests))
         write(output[0], wanted)
-        cache = output.past_key_values if rests else None
-        del output
 
         def run_rests(chosen: list[int]) -> None:
             part = [rests[k] for k in chosen]
             rows = torch.tensor([row for row, _, _ in part])
             tokens, rest_mask = padded([rest for _, _, rest in part], "cpu")
-            full_mask = torch.cat([mask[rows], rest_mask], dim=1)
-            hidden = lm.run(tokens, full_mask, past_key_values=_branch(cache, rows.to(lm.device)))[0]
+            branch = _branch(output.past_key_values, rows.to(lm.device))
+            hidden = lm.run(tokens, torch.cat([mask[rows], rest_mask], dim=1), past_key_values=branch)[0]
             wanted, places = {}, {}  # the same tokens after the same prefix end in the same hidden state: one place
             for k, (row, i, rest) in enumerate(part):
                 shared = batch[row][1]
