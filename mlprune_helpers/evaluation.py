@@ -204,25 +204,37 @@ def translate(
     def texts(rows: torch.Tensor, start: int) -> list[list[str]]:  # in pieces between the marks
         return [re.split(marks, text) for text in lm.tokenizer.batch_decode(rows[:, start:], skip_special_tokens=True)]
 
+    shared = 0  # leading tokens of all prompts, the demonstrations among them, run once
+    if not lm.window or max(map(len, ids)) + max_new_tokens <= lm.window:  # padding after them would use up a window
+        shared = min(len(x) for x in ids) - 1
+        shared = next((t for t in range(shared) if len({x[t] for x in ids}) > 1), shared)
+
     def run(indices: list[int]) -> None:
         length = max(len(ids[i]) for i in indices)
-        # Generation goes on at the right, so padding is on the left here.
-        rows = torch.tensor([[fill] * (length - len(ids[i])) + ids[i] for i in indices], device=lm.device)
-        mask = torch.tensor([[0] * (length - len(ids[i])) + [1] * len(ids[i]) for i in indices], device=lm.device)
+        # Generation goes on at the right, so padding is further left: after the shared tokens.
+        padding = [length - len(ids[i]) for i in indices]
+        rows = [ids[i][:shared] + [fill] * pad + ids[i][shared:] for i, pad in zip(indices, padding)]
+        mask = [[1] * shared + [0] * pad + [1] * (length - shared - pad) for pad in padding]
+        rows, mask = (torch.tensor(x, device=lm.device) for x in (rows, mask))
 
         def stop(ids, scores, **kwargs):
             return torch.tensor([len(pieces) > 1 for pieces in texts(ids, length)], device=ids.device)
 
         with torch.inference_mode():
+            options = {}
+            if shared:
+                cache = lm.run(rows[:1, :shared], mask[:1, :shared], use_cache=True).past_key_values
+                cache.batch_repeat_interleave(len(indices))
+                options["past_key_values"] = cache
             generated = lm.model.generate(
                 input_ids=rows, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=fill,
-                stopping_criteria=StoppingCriteriaList([stop]),
+                stopping_criteria=StoppingCriteriaList([stop]), **options,
             )  # fmt: skip
         outputs.update({i: text[0].strip() for i, text in zip(indices, texts(generated, length))})
         bar.update(len(indices))
 
     with tqdm(total=len(ids), desc=f"{LANGUAGES[source]} to {LANGUAGES[target]}", leave=False) as bar:
-        run_in_batches([len(x) + max_new_tokens for x in ids], token_budget, run)
+        run_in_batches([len(x) - shared + max_new_tokens for x in ids], token_budget, run)
     return [outputs[i] for i in range(len(ids))]
 
 

@@ -110,6 +110,11 @@ class LanguageModel:
         return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
 
     @property
+    def window(self) -> int | None:
+        """Tokens that a sliding window of attention sees, or None where no block has one."""
+        return getattr(self.model.config, "sliding_window", None)
+
+    @property
     def final_norm(self) -> nn.Module:
         """The normalisation between the last block and the output head (for the logit lens)."""
         prefix, _ = _decoder_blocks(self.model)
