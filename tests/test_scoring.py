@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mlprune_helpers as mh
-from mlprune_helpers import scoring
+from mlprune_helpers import models, scoring
 
 # Rows with the same premise, one that shares nothing, choices of one token, of many, and of which one begins another.
 PROMPTS = [
@@ -112,9 +112,9 @@ def iter_runs(cut):
 def test_what_is_shared_is_computed_once(one_lm, monkeypatch):
     """Nine strings of one premise: its tokens are fed once, and equal prefixes have one row of logits."""
     fed, rows = [], []
-    run, logits = mh.LanguageModel.run, mh.LanguageModel.logits
+    run, head = mh.LanguageModel.run, mh.LanguageModel.log_probabilities
     monkeypatch.setattr(mh.LanguageModel, "run", lambda lm, ids, mask, **o: (fed.append(int(mask[:, -ids.shape[1] :].sum())), run(lm, ids, mask, **o))[1])
-    monkeypatch.setattr(mh.LanguageModel, "logits", lambda lm, hidden: (rows.append(len(hidden)), logits(lm, hidden))[1])
+    monkeypatch.setattr(mh.LanguageModel, "log_probabilities", lambda lm, hidden, *a: (rows.append(len(hidden)), head(lm, hidden, *a))[1])
     prompts = [SENTENCES[0]] * 3
     choices = [[f" {word} , {s[:9]}" for word in ("Yes", "Also", "No")] for s in (SENTENCES[2], SENTENCES[4], SENTENCES[6])]
     strings = [one_lm.tokenizer(p + c)["input_ids"] for p, cs in zip(prompts, choices) for c in cs]
@@ -262,23 +262,30 @@ def test_these_are_the_rules_of_lm_evaluation_harness(load, name):
     np.testing.assert_allclose([v for v, _ in values], [as_the_harness(lm, *pair)[0] for pair in pairs], rtol=1e-5, atol=1e-4)
 
 
-def test_extra_memory_is_bounded_with_a_large_vocabulary(tmp_path):
-    """Logits are held for ``logit_budget`` positions at once, not for all."""
-    tokenizer = make_tokenizer()
+def test_logits_of_a_large_vocabulary_are_never_held_whole(monkeypatch):
     model = make_model("LlamaConfig", dict(
         hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=50_000,
         max_position_embeddings=256,
     ))  # fmt: skip
-    lm = mh.LanguageModel("wide", model, tokenizer)
-    largest = []
-    logits = mh.LanguageModel.logits
+    lm = mh.LanguageModel("wide", model, make_tokenizer())
+    expected, sizes, linear = oracle(lm, PROMPTS, CHOICES), [], torch.nn.functional.linear
 
-    def measured(self, hidden):
-        result = logits(self, hidden)
-        largest.append(result.numel())
+    def measured(*args):
+        result = linear(*args)
+        sizes.append(result.numel())
         return result
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mh.LanguageModel, "logits", measured)
-        mh.score_choices(lm, PROMPTS, CHOICES, logit_budget=16)
-    assert max(largest) == 16 * 50_000 and len(largest) > 3
+    monkeypatch.setattr(torch.nn.functional, "linear", measured)
+    np.testing.assert_allclose(mh.score_choices(lm, PROMPTS, CHOICES, logit_budget=16), expected, atol=1e-4)
+    assert max(sizes) == 16 * models.VOCABULARY_PART < 16 * 50_000 / 3
+
+
+@pytest.mark.parametrize("cap", [None, 5.0])
+def test_log_probabilities_in_parts(one_lm, monkeypatch, cap):
+    one_lm.model.config.final_logit_softcapping = cap
+    monkeypatch.setattr(models, "VOCABULARY_PART", 7)
+    hidden = 30 * torch.randn(4, one_lm.hidden_size, generator=torch.Generator().manual_seed(0))
+    rows, tokens = torch.tensor([0, 0, 1, 3]), torch.tensor([0, 299, 7, 6])
+    with torch.no_grad():
+        expected = one_lm.logits(hidden).double().log_softmax(-1)[rows, tokens].float()
+        torch.testing.assert_close(one_lm.log_probabilities(hidden, rows, tokens), expected, atol=1e-4, rtol=1e-5)
