@@ -25,7 +25,7 @@ test: .venv/ready
 	$(VENV) -m pytest
 
 bench: .venv/ready
-	$(VENV) tests/benchmarks/speed.py
+	for script in tests/benchmarks/*.py; do $(VENV) $$script || exit 1; done
 
 serve:
 	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/$(PROFILE)/html 8000
