@@ -30,6 +30,8 @@ def check_notebook(path: Path) -> list[str]:
                 problems.append(f"{where}: shows a traceback ({output.ename})")
             if output.get("name") == "stderr":
                 problems.append(f"{where}: error output: {output.text.strip()[:200]}")
+            if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
+                problems.append(f"{where}: a widget, which a page cannot show: {output.data.get('text/plain', '')[:200]}")
             if any(kind.startswith("image/") for kind in output.get("data", {})) and not _alt(cell):
                 problems.append(f"{where}: a figure without alt text (cell metadata mystnb.image.alt)")
     return problems

@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm  # not tqdm.auto: its bars in notebooks ignore TQDM_DISABLE
 
 from .models import LanguageModel
 from .prompts import encode, padded, run_in_batches

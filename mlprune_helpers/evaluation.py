@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import StoppingCriteriaList
 
 from . import metrics

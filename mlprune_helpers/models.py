@@ -22,7 +22,7 @@ import platformdirs
 import torch
 from filelock import FileLock
 from torch import nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 

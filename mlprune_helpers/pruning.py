@@ -18,7 +18,7 @@ from unittest.mock import patch
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .activations import ActivationStats, InputSquares, hidden_input, token_ids
 from .models import DEFAULT_MODEL, GEMMA_TERMS, LanguageModel, save_checkpoint, weight_matrix

@@ -64,6 +64,7 @@ def ran(*outputs, **metadata):
 
 
 TEXT = new_output("stream", name="stdout", text="1")
+WIDGET = new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {}, "text/plain": "scoring: 0%"})
 FIGURE = new_output("display_data", data={"image/png": "", "text/plain": "<Figure>"})
 
 
@@ -77,6 +78,7 @@ def test_sound_notebook_passes(tmp_path):
         (new_code_cell("1"), "did not run"),
         (ran(new_output("error", ename="KeyError", evalue="", traceback=[])), r"shows a traceback (KeyError)"),
         (ran(new_output("stream", name="stderr", text="a warning")), "error output: a warning"),
+        (ran(WIDGET), "a widget, which a page cannot show: scoring: 0%"),
         (ran(papermill={"exception": True}), "papermill reports an error"),
         (ran(FIGURE), "without alt text"),
         (ran(FIGURE, mystnb={"image": {"alt": ""}}), "without alt text"),
