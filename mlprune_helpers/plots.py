@@ -21,14 +21,15 @@ def use_style() -> None:
 
 
 def lines_by_layer(
-    series: Mapping[str, Sequence[float]], *, ylabel: str, chance: float | None = None, title: str = "", log: bool = False
+    series: Mapping[str, Sequence[float]], *, ylabel: str, chance: float | None = None, chance_label: str = "chance",
+    title: str = "", log: bool = False,
 ) -> plt.Axes:
     """One line a name over the layers 0 … L; ``chance`` is drawn as a dashed line."""
     _, ax = plt.subplots()
     for (name, values), marker in zip(series.items(), "osD^vPX*hd" * 3):
         ax.plot(np.arange(len(values)), values, marker=marker, markersize=4, label=name)
     if chance is not None:
-        ax.axhline(chance, color="0.35", linestyle="--", linewidth=1.2, label="chance")
+        ax.axhline(chance, color="0.35", linestyle="--", linewidth=1.2, label=chance_label)
     ax.set(xlabel="layer", ylabel=ylabel, title=title, yscale="log" if log else "linear")
     ax.legend(frameon=True, fontsize="small")
     return ax
@@ -72,6 +73,7 @@ def points_with_intervals(
     low: str = "low",
     high: str = "high",
     chance: float | None = None,
+    chance_label: str = "chance",
     ylabel: str = "",
     title: str = "",
 ) -> plt.Axes:
@@ -85,7 +87,7 @@ def points_with_intervals(
         errors = np.clip([part[y] - part[low], part[high] - part[y]], 0, None)
         ax.errorbar(at, part[y], yerr=errors, fmt=marker, capsize=3, label=name)
     if chance is not None:
-        ax.axhline(chance, color="0.35", linestyle="--", linewidth=1.2, label="chance")
+        ax.axhline(chance, color="0.35", linestyle="--", linewidth=1.2, label=chance_label)
     ax.set(xlabel=x, ylabel=ylabel or y, title=title, xlim=(-0.5, len(places) - 0.5))
     ax.set_xticks(range(len(places)), list(places))
     ax.legend(frameon=True, fontsize="small")
