@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .models import LanguageModel
+from .models import LanguageModel, written_beside
 from .prompts import encode, padded, run_in_batches
 
 PADDINGS = ("masked", "counted")
@@ -106,12 +106,11 @@ class ActivationStats:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file."""
+        """Write one safetensors file, complete or not at all."""
         arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name != "input_squares"}
         arrays |= {f"inputs/{name}": squares for name, squares in self.input_squares.items()}
-        beside = Path(f"{path}.tmp")
-        save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, str(beside))
-        beside.replace(path)
+        with written_beside(path) as beside:
+            save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, beside)
 
     @classmethod
     def load(cls, path: str | Path) -> ActivationStats:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +18,9 @@ from tqdm.auto import tqdm
 from transformers import StoppingCriteriaList
 
 from . import metrics
-from .data import LANGUAGES, TASKS, load_task
-from .models import LanguageModel
+from .activations import residual_stream
+from .data import LANGUAGES, TASKS, DataError, load_task
+from .models import LanguageModel, written_beside
 from .prompts import encode, padded, run_in_batches, task_prompts, translation_prompt
 from .scoring import score_choices
 
@@ -90,9 +90,8 @@ class Evaluation:
 
     def save(self, path: str | Path) -> None:
         """Write one JSON file, complete or not at all."""
-        beside = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
-        beside.write_text(json.dumps(vars(self), default=np.ndarray.tolist), encoding="utf-8")
-        beside.replace(path)
+        with written_beside(path) as beside:
+            beside.write_text(json.dumps(vars(self), default=np.ndarray.tolist), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
@@ -227,16 +226,23 @@ def translate(
 
 
 def right_language(texts: Sequence[str], language: str) -> np.ndarray:
-    """Bool (n,): whether lingua takes a text for ``language`` rather than another one of ``LANGUAGES``; False if empty."""
-    found = [_detector().detect_language_of(text) if text.strip() else None for text in texts]
-    return np.array([x is not None and x.name.title() == LANGUAGES[language] for x in found])
+    """Bool (n,): whether lingua takes a text for ``language`` rather than another of ``LANGUAGES``; False if empty.
+
+    Raises DataError for a language that lingua does not know (Burmese).
+    """
+    known, detector = _detector()
+    wanted = known.get(LANGUAGES[language])
+    if wanted is None:
+        raise DataError(f"lingua does not know {LANGUAGES[language]}; it knows {', '.join(known)}.")
+    return np.array([bool(text.strip()) and detector.detect_language_of(text) == wanted for text in texts], dtype=bool)
 
 
 @functools.cache
 def _detector():
     from lingua import Language, LanguageDetectorBuilder
 
-    return LanguageDetectorBuilder.from_languages(*(x for x in Language.all() if x.name.title() in LANGUAGES.values())).build()
+    known = {x.name.title(): x for x in Language.all() if x.name.title() in LANGUAGES.values()}
+    return known, LanguageDetectorBuilder.from_languages(*known.values()).build()
 
 
 def self_translate(lm: LanguageModel, task: str, examples: Dataset, language: str, demonstrations="", **options) -> Dataset:
@@ -267,17 +273,11 @@ def lrp2(lm: LanguageModel, language: torch.Tensor, english: torch.Tensor, layer
     if not 1 <= first < second < len(lm.layers):
         raise ValueError(f"layers are {layers}; allowed: two of 1 to {len(lm.layers) - 1}, the first one smaller.")
 
-    def moved(layer: int, shift: torch.Tensor):
-        def hook(module, args, output):
-            hidden = output[0] if isinstance(output, tuple) else output
-            hidden += shift[layer].to(hidden)  # in place, so nothing need be returned
+    shift = english - language
+    moves = {first: shift[first], second: -shift[second]}
 
-        return lm.layers[layer - 1].register_forward_hook(hook)
+    def see(layer: int, hidden: torch.Tensor) -> torch.Tensor | None:
+        return hidden + moves[layer].to(hidden) if layer in moves else None
 
-    note = f"lrp2 {layers} {(english - language).norm():.6g}"
-    lm.interventions.append(note)
-    try:
-        with moved(first, english - language), moved(second, language - english):  # on leaving, a handle takes its hook away
-            yield
-    finally:
-        lm.interventions.remove(note)
+    with lm.intervening("lrp2", *moves, *(move.cpu().numpy() for move in moves.values())), residual_stream(lm, see):
+        yield

@@ -7,7 +7,6 @@ A feature is one dimension of the residual stream at one layer.  Arrays of featu
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -197,15 +196,9 @@ def zero_features(
             hidden[..., chosen[layer]] = put[layer, chosen[layer]].to(hidden)
             return hidden
 
-    text = ";".join(f"{layer}:{sorted(chosen[layer].tolist())}" for layer in sorted(chosen))
-    digest = hashlib.sha256(text.encode() + (b"" if values is None else put.numpy().tobytes()))
-    intervention = "zero " + digest.hexdigest()[:16]
-    lm.interventions.append(intervention)
-    try:
-        with residual_stream(lm, see):
-            yield
-    finally:
-        lm.interventions.remove(intervention)
+    what = {layer: sorted(chosen[layer].tolist()) for layer in sorted(chosen)}
+    with lm.intervening("zero", what, values if values is None else put.numpy()), residual_stream(lm, see):
+        yield
 
 
 def logit_lens(

@@ -14,10 +14,11 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import platformdirs
 import torch
 from filelock import FileLock
@@ -133,6 +134,17 @@ class LanguageModel:
             digest.update(intervention.encode())
         return digest.hexdigest()[:16]
 
+    @contextlib.contextmanager
+    def intervening(self, kind: str, *content: object) -> Iterator[None]:
+        """Meanwhile the fingerprint is another one, by ``kind`` and ``content``: what its ``repr``, or an array, holds."""
+        parts = [part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode() for part in content]
+        note = f"{kind} {hashlib.sha256(b';'.join(parts)).hexdigest()[:16]}"
+        self.interventions.append(note)
+        try:
+            yield
+        finally:
+            self.interventions.remove(note)
+
     def run(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options):
         """The decoder on padded ids, each real token at its own position whichever side the padding is on.
 
@@ -222,8 +234,9 @@ def load_model(
 
 
 @contextlib.contextmanager
-def written_beside(path: Path):
+def written_beside(path: str | Path):
     """A path beside ``path`` to write a file or folder to; it takes the name ``path`` only if all went well."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     try:

@@ -42,39 +42,29 @@ ARMS = ("translation", "mismatched", "monolingual", "magnitude", "random")  # wh
 
 #: By name: type, test of a value that has it (false or ValueError: refused), and what is allowed in words.
 DOMAINS: dict[str, tuple[object, Callable[[typing.Any], bool], str]] = {
+    **{
+        name: (
+            list[str],
+            lambda given, known=frozenset(known): given and len(set(given)) == len(given) and set(given) <= known,
+            f"a list without repetition of {', '.join(known)}",
+        )
+        for name, known in {"languages": LANGUAGES, "tasks": TASKS, "arms": ARMS}.items()
+    },
+    **{name: (int, lambda n: n >= 1, "a whole number from 1") for name in ("n_prompts", "n_sentences", "max_new_tokens")},
+    **{name: (int, lambda n: n >= 0, "a whole number from 0") for name in ("shots", "seed")},
+    "limit": (int | None, lambda n: n is None or n >= 1, "a whole number from 1, or none for all rows"),
     "model": (str, bool, "'gemma-3-270m', the folder of a checkpoint, or a hub id such as 'bigscience/bloom-560m'"),
-    "languages": (
-        list[str],
-        lambda codes: codes and len(set(codes)) == len(codes) and set(codes) <= set(LANGUAGES),
-        f"a list without repetition of {', '.join(LANGUAGES)}",
-    ),
     "source": (
         str,
         lambda source: source in ("builtin", "hub") or Path(source).expanduser().is_dir(),
         "'builtin', 'hub', or a folder that exists",
     ),
-    "tasks": (
-        list[str],
-        lambda names: names and len(set(names)) == len(names) and set(names) <= set(TASKS),
-        f"a list without repetition of {', '.join(TASKS)}",
-    ),
-    "arms": (
-        list[str],
-        lambda names: names and len(set(names)) == len(names) and set(names) <= set(ARMS),
-        f"a list without repetition of {', '.join(ARMS)}",
-    ),
-    "n_prompts": (int, lambda n: n >= 1, "a whole number from 1"),
-    "shots": (int, lambda n: n >= 0, "a whole number from 0"),
-    "limit": (int | None, lambda n: n is None or n >= 1, "a whole number from 1, or none for all rows"),
-    "n_sentences": (int, lambda n: n >= 1, "a whole number from 1"),
     "sparsity": (float | str, lambda s: parse_sparsity(s) is not None, "a share from 0 to below 1, or 'n:m' such as '2:4'"),
     "sparsities": (
         list[float | str],
         lambda values: len([parse_sparsity(value) for value in values]) > 0,
         "a list of shares from 0 to below 1 or of 'n:m', such as [0.1, 0.3]",
     ),
-    "seed": (int, lambda n: n >= 0, "a whole number from 0"),
-    "max_new_tokens": (int, lambda n: n >= 1, "a whole number from 1"),
     "output_dir": (str, bool, "the path of a folder, which is made if need be"),
 }
 
@@ -155,7 +145,7 @@ def _digest_of_files(files: Iterable[Path]) -> str:
 def _package_files(*without: str) -> list[Path]:
     package = Path(__file__).parent
     sources = [file for file in package.glob("*.py") if file.stem not in without]
-    return sources + [file for file in (package / "corpus").rglob("*") if file.is_file()]
+    return [*sources, *package.glob("*.yml"), *filter(Path.is_file, (package / "corpus").rglob("*"))]
 
 
 # Read on import, with the code that will run: an edit made later must not claim this code's results.

@@ -212,6 +212,11 @@ def test_changed_package_is_measured_again(monkeypatch):
     assert len(calls) == 2
 
 
+def test_all_that_decides_a_result_counts_as_the_package():
+    names = {file.name for file in runs._package_files("plots")}
+    assert {"templates.yml", "languages.yml", "scoring.py", "en.txt"} <= names and "plots.py" not in names
+
+
 @pytest.mark.parametrize("value", [object(), {1, 2}, np.array([object()]), print])
 def test_arguments_without_comparable_content_are_refused(value):
     with pytest.raises(TypeError, match="cannot be compared by content"):
