@@ -14,11 +14,10 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
-from tqdm.auto import tqdm
 from transformers import StoppingCriteriaList
 
 from . import metrics
-from .activations import residual_stream
+from .activations import collect_activations, residual_stream
 from .data import LANGUAGES, TASKS, DataError, load_task
 from .models import LanguageModel, written_beside
 from .prompts import encode, padded, run_in_batches, task_prompts, translation_prompt
@@ -204,10 +203,9 @@ def translate(
         return [re.split(marks, text) for text in lm.tokenizer.batch_decode(rows[:, start:], skip_special_tokens=True)]
 
     def run(indices: list[int]) -> None:
-        length = max(len(ids[i]) for i in indices)
         # Generation goes on at the right, so padding is on the left here.
-        rows = torch.tensor([[fill] * (length - len(ids[i])) + ids[i] for i in indices], device=lm.device)
-        mask = torch.tensor([[0] * (length - len(ids[i])) + [1] * len(ids[i]) for i in indices], device=lm.device)
+        rows, mask = padded([ids[i] for i in indices], lm.device, side="left")
+        length = rows.shape[1]
 
         def stop(ids, scores, **kwargs):
             return torch.tensor([len(pieces) > 1 for pieces in texts(ids, length)], device=ids.device)
@@ -218,10 +216,9 @@ def translate(
                 stopping_criteria=StoppingCriteriaList([stop]),
             )  # fmt: skip
         outputs.update({i: text[0].strip() for i, text in zip(indices, texts(generated, length))})
-        bar.update(len(indices))
 
-    with tqdm(total=len(ids), desc=f"{LANGUAGES[source]} to {LANGUAGES[target]}", leave=False) as bar:
-        run_in_batches([len(x) + max_new_tokens for x in ids], token_budget, run)
+    lengths, desc = [len(x) + max_new_tokens for x in ids], f"{LANGUAGES[source]} to {LANGUAGES[target]}"
+    run_in_batches(lengths, token_budget, run, desc)
     return [outputs[i] for i in range(len(ids))]
 
 
@@ -254,12 +251,9 @@ def self_translate(lm: LanguageModel, task: str, examples: Dataset, language: st
     return Dataset.from_list([row | {f: english[row[f]] or row[f] for f in fields} for row in rows])  # never an empty text
 
 
-@torch.inference_mode()
 def language_vector(lm: LanguageModel, sentences: Sequence[str]) -> torch.Tensor:
     """Mean hidden state (n_layers, hidden_size) over the tokens of sentences, at the input of each block."""
-    runs = (lm.run(*padded([ids], lm.device), output_hidden_states=True) for ids in encode(lm, sentences))
-    states = [torch.cat(run.hidden_states[: len(lm.layers)]).float() for run in runs]
-    return torch.cat(states, dim=1).mean(dim=1)
+    return torch.from_numpy(collect_activations(lm, sentences, max_length=None).mean[:-1]).float()
 
 
 @contextlib.contextmanager
