@@ -20,8 +20,9 @@ from datasets import Dataset, load_dataset
 
 CORPUS = Path(__file__).parent / "corpus"
 
-_NAMES, _TEMPLATES = (
-    yaml.safe_load((Path(__file__).parent / f"{name}.yml").read_text(encoding="utf-8")) for name in ("languages", "templates")
+_NAMES, _TASKS, _TEMPLATES = (
+    yaml.safe_load((Path(__file__).parent / f"{name}.yml").read_text(encoding="utf-8"))
+    for name in ("languages", "tasks", "templates")
 )
 LANGUAGES = {code: names[0] for code, names in _NAMES.items()}
 BOOK_LANGUAGES = ("en", "fr", "es", "de", "zh", "hi", "sw")
@@ -67,30 +68,20 @@ def _story_row(row: dict) -> dict:
     return {"premise": context, **endings, "label": row["answer_right_ending"] - 1}
 
 
-_NLI = dict(labels=("entailment", "neutral", "contradiction"), fields=("premise", "hypothesis"), templates=_TEMPLATES["nli"])
-_REVIEWS = dict(labels=("negative", "positive"), fields=("text",), templates=_TEMPLATES["reviews"])
-_CHOICES = dict(labels=("first", "second"), fields=("premise", "choice1", "choice2"))
-_CAUSES = _CHOICES | dict(fields=(*_CHOICES["fields"], "question"), templates=_TEMPLATES["causes"])
+_FUNCTIONS = {
+    "nli": {"group": lambda i, row: row["id"].partition("-")[0]},
+    "xnli": {"group": lambda i, row: i // 3},  # three hypotheses of one premise stand in a row, in every language
+    "marc": {"convert": _marc_row},
+    "xstory_cloze": {"convert": _story_row},
+}
 
-TASKS: dict[str, Task] = {
-    "nli": Task(**_NLI, group=lambda i, row: row["id"].partition("-")[0]),
-    "reviews": Task(**_REVIEWS),
-    "stories": Task(**_CAUSES),
-    # Three hypotheses of one premise stand in a row, in every language.
-    "xnli": Task(
-        **_NLI, hub=("facebook/xnli", "{language}", None), splits=("validation", "test"), group=lambda i, row: i // 3
-    ),
-    "marc": Task(
-        **_REVIEWS, hub=("SetFit/amazon_reviews_multi_{language}", None, None), splits=("test", "validation"),
-        convert=_marc_row, parallel=False,
-    ),
-    "xcopa": Task(**_CAUSES, hub=("cambridgeltl/xcopa", "{language}", None), splits=("validation", "test")),
-    # Its script is refused by datasets 4 and later; the hub keeps a parquet copy on this branch.
-    "xstory_cloze": Task(
-        **_CHOICES, templates=_TEMPLATES["endings"], hub=("juletxara/xstory_cloze", "{language}", "refs/convert/parquet"),
-        splits=("eval", "train"), convert=_story_row,
-    ),
-}  # fmt: skip
+
+def _task(name: str, declared: dict) -> Task:
+    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in declared.items()}
+    return Task(**plain | {"templates": _TEMPLATES[plain["templates"]]} | _FUNCTIONS.get(name, {}))
+
+
+TASKS: dict[str, Task] = {name: _task(name, declared) for name, declared in _TASKS.items()}
 
 
 class DataError(ValueError):
@@ -103,7 +94,7 @@ def load_parallel(
     """Sentences that say the same in every language: column ``id``, and one column a language.
 
     ``languages``: codes such as ``["en", "sw"]``.  ``source``: ``"builtin"``; ``"hub"`` (NTREX-128, or with
-    ``name="flores_plus"`` that one, which is gated); or a folder with ``NAME/LANG.txt``.  ``name``: which set, where the
+    ``name="flores_plus"`` that one, which is gated); a folder with ``NAME/LANG.txt``.  ``name``: which set, where the
     source has several.  ``split``: ``"dev"`` or ``"test"``, which never share a sentence; by default both.
 
     Raises DataError, naming the language, set or split that is missing, and what there is.
@@ -135,7 +126,7 @@ def load_task(
     """Rows of a task (a key of ``TASKS``) in one language: ``id``, ``group``, ``label`` and the task's fields.
 
     Rows that are not independent share a ``group``.  ``source``: ``"builtin"``, ``"hub"`` or a folder with
-    ``TASK/SPLIT.LANG.jsonl``; ``split``: by default the task's first one there.  ``limit``: at most so many rows, but at
+    ``TASK/SPLIT.LANG.jsonl``; ``split``: by default the task's first there.  ``limit``: at most so many rows, but at
     least one group: whole groups, drawn with ``seed``, the same ones in every language of a parallel task.
 
     Raises DataError, naming the task, language, split, column or label that is wrong, and what is allowed.
@@ -244,9 +235,8 @@ def _hub_rows(task: str, language: str, split: str | None) -> Dataset:
     declared = TASKS[task]
     if declared.hub is None:
         raise DataError(f"{task} is part of the built-in corpus, not of the hub: pass source='builtin'.")
-    repository, configuration, revision = declared.hub
-    configuration = configuration and configuration.format(language=language)
-    return _from_hub(repository.format(language=language), configuration, split or declared.splits[0], revision)
+    repository, configuration, revision = (part and part.format(language=language) for part in declared.hub)
+    return _from_hub(repository, configuration, split or declared.splits[0], revision)
 
 
 def _from_hub(repository: str, configuration: str | None, split: str, revision: str | None) -> Dataset:

@@ -1,8 +1,7 @@
 """Load a causal language model and name its parts.
 
-This is the only module that knows one architecture from another: where the decoder blocks are, which
-matrices inside them can be pruned, which way round a weight is stored.  Everything else works on
-:class:`LanguageModel`.
+This is the only module that knows one architecture from another: where the decoder blocks are, which matrices inside
+them can be pruned, which way round a weight is stored.  Everything else works on :class:`LanguageModel`.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class ModelError(RuntimeError):
 class LanguageModel:
     """A causal language model in evaluation mode, its tokenizer, and the names of the parts that matter here.
 
-    The tokenizer is never changed: no token is added, ``padding_side`` stays as it was.  ``layers``: the decoder blocks,
+    The tokenizer is never changed: no token is added, ``padding_side`` stays as it was.  ``layers``: decoder blocks,
     ``prunable``: {qualified name: every Linear or Conv1D inside them}, both in order.  ``interventions``: what hooks
     change in the forward pass now, part of the fingerprint.  ``history``: what was done to the weights since loading.
     """
@@ -95,7 +94,7 @@ class LanguageModel:
     @property
     def max_positions(self) -> int | None:
         """The longest input the architecture accepts, or None where it states none."""
-        config = self.model.config
+        config = self.model.config.get_text_config()
         return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
 
     @property
@@ -124,7 +123,7 @@ class LanguageModel:
 
     @contextlib.contextmanager
     def intervening(self, kind: str, *content: object) -> Iterator[None]:
-        """Meanwhile the fingerprint is another one, by ``kind`` and ``content``: what its ``repr``, or an array, holds."""
+        """Meanwhile the fingerprint is another one, by ``kind`` and ``content``: arrays, or what repr tells."""
         parts = [part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode() for part in content]
         note = f"{kind} {hashlib.sha256(b';'.join(parts)).hexdigest()[:16]}"
         self.interventions.append(note)

@@ -137,11 +137,8 @@ def encode(lm: LanguageModel, texts: Sequence[str], max_length: int | None = Non
         raise TypeError("A list of texts is expected, not one string: put it into a list.")
     if not texts:
         raise ValueError("No texts given.")
-    ids = [list(x) for x in lm.tokenizer(list(texts), verbose=False)["input_ids"]]
-    if max_length is not None:
-        ids = [x[:max_length] for x in ids]
-    empty = [i for i, x in enumerate(ids) if not x]
-    if empty:
+    ids = [list(x)[:max_length] for x in lm.tokenizer(list(texts), verbose=False)["input_ids"]]
+    if empty := [i for i, x in enumerate(ids) if not x]:
         raise ValueError(f"Text {empty[0]} has no tokens: {texts[empty[0]]!r}.")
     return ids
 
@@ -176,14 +173,13 @@ def padded(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Padded ids and attention mask, both (batch, length).
 
-    Which id pads does not matter to the real tokens: causal attention never looks right, and the mask hides what is left.
+    Which id pads does not matter to the real tokens: causal attention never looks right, the mask hides what is left.
     """
     tokens = torch.zeros(len(ids), length or max(map(len, ids)), dtype=torch.long)
     mask = torch.zeros_like(tokens)
     for i, row in enumerate(ids):
         place = slice(len(row)) if side == "right" else slice(tokens.shape[1] - len(row), None)
-        tokens[i, place] = torch.tensor(row)
-        mask[i, place] = 1
+        tokens[i, place], mask[i, place] = torch.tensor(row), 1
     return tokens.to(device), mask.to(device)
 
 
