@@ -16,30 +16,28 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
-from tqdm import tqdm  # not tqdm.auto: its bars in notebooks ignore TQDM_DISABLE
 
-from .models import LanguageModel
+from .models import LanguageModel, written_beside
 from .prompts import encode, padded, run_in_batches
 
 PADDINGS = ("masked", "counted")
+
+
+def _per_token(name: str, doc: str) -> property:
+    return property(lambda stats: getattr(stats, name) / stats.n_tokens, doc=f"{doc}  (n_layers + 1, hidden_size).")
 
 
 @dataclass
 class ActivationStats:
     """Sums over token positions; every norm, mean and share follows from them.
 
-    Layers of the residual stream: before block 0, …, before block L-1, after it (before the final norm).
+    Layers of the residual stream: before block 0, …, before block L-1, after it (before the final norm).  Of every
+    prompt: sums of squares ``prompt_squares`` (n_prompts, n_layers + 1, hidden_size), and positions counted
+    ``prompt_tokens`` (n_prompts,).  ``input_squares``: of the inputs of each prunable matrix, float64 (in_features,).
 
-    Attributes
-    ----------
-    prompt_squares, prompt_tokens : arrays (n_prompts, n_layers + 1, hidden_size), (n_prompts,)
-        Sums of squares of the residual stream, and positions counted, per prompt.
-    input_squares : dict of str to float64 array (in_features,)
-        Inputs of each prunable matrix, over all prompts.
-    hidden_max, hidden_sum, hidden_above, hidden_massive : arrays (n_layers + 1, hidden_size)
-        Over all prompts: largest absolute value; sum of the values, with their signs; positions where the absolute
-        value exceeds ``threshold`` (6 in LLM.int8, arXiv 2208.07339), and where it is a massive activation: above
-        100 and above 1,000 times the median of its hidden state (Sun et al., arXiv 2402.17762).
+    ``hidden_…`` (n_layers + 1, hidden_size), over all prompts: largest absolute value; sum of the values, with their
+    signs; positions where the absolute value exceeds ``threshold`` (6 in LLM.int8, arXiv 2208.07339), and where it is a
+    massive activation: above 100 and above 1,000 times the median of its hidden state (Sun et al., arXiv 2402.17762).
     """
 
     prompt_squares: np.ndarray
@@ -70,20 +68,9 @@ class ActivationStats:
         """Root mean square over tokens (n_layers + 1, hidden_size): free of the number of tokens."""
         return self.hidden / np.sqrt(self.n_tokens)
 
-    @property
-    def mean(self) -> np.ndarray:
-        """Mean over tokens (n_layers + 1, hidden_size), with its sign: what mean ablation puts in."""
-        return self.hidden_sum / self.n_tokens
-
-    @property
-    def share_above(self) -> np.ndarray:
-        """Share of tokens at which a feature exceeds ``threshold`` (n_layers + 1, hidden_size)."""
-        return self.hidden_above / self.n_tokens
-
-    @property
-    def share_massive(self) -> np.ndarray:
-        """Share of tokens at which a feature is a massive activation (n_layers + 1, hidden_size)."""
-        return self.hidden_massive / self.n_tokens
+    mean = _per_token("hidden_sum", "Mean over tokens, with its sign: what mean ablation puts in.")
+    share_above = _per_token("hidden_above", "Share of tokens at which a feature exceeds ``threshold``.")
+    share_massive = _per_token("hidden_massive", "Share of tokens at which a feature is a massive activation.")
 
     @property
     def inputs(self) -> dict[str, np.ndarray]:
@@ -106,12 +93,11 @@ class ActivationStats:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file."""
+        """Write one safetensors file, complete or not at all."""
         arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name != "input_squares"}
         arrays |= {f"inputs/{name}": squares for name, squares in self.input_squares.items()}
-        beside = Path(f"{path}.tmp")
-        save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, str(beside))
-        beside.replace(path)
+        with written_beside(path) as beside:
+            save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, beside)
 
     @classmethod
     def load(cls, path: str | Path) -> ActivationStats:
@@ -127,14 +113,10 @@ def collect_activations(
 ) -> ActivationStats:  # fmt: skip
     """Run the model once over the prompts and sum up its features, in float32 whatever the model's own type.
 
-    Parameters
-    ----------
-    max_length, skip_first : int
-        Tokens at which a prompt is cut, and how many to leave out at its start (the attention sink).
-    padding : {"masked", "counted"}
-        "counted" reproduces the published code: prompts are padded to ``max_length``, and the norms include it.
-    token_budget : int
-        Padded tokens in a batch; halved when memory runs out.  Results do not depend on it.
+    ``max_length``, ``skip_first``: tokens at which a prompt is cut, and how many to leave out at its start (the
+    attention sink).  ``padding``: "masked"; or "counted", as in the published code: prompts are padded to
+    ``max_length``, and the norms include it.  ``token_budget``: padded tokens in a batch, halved when memory runs out;
+    results do not depend on it.
 
     Raises ValueError also where an activation is not finite, naming the layer or the matrix.
     """
@@ -146,7 +128,6 @@ def collect_activations(
     squares, tokens = np.zeros((len(ids), *shape), np.float32), np.zeros(len(ids), np.int64)
     largest, sums = np.zeros(shape, np.float32), [np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64)]
     inputs = InputSquares(lm.prunable)
-    bar = tqdm(total=len(ids), desc="activations", leave=False)
 
     def run(indices: list[int]) -> None:
         input_ids, mask = padded([ids[i] for i in indices], lm.device, lengths[indices[0]])
@@ -169,10 +150,8 @@ def collect_activations(
             for total, part in zip(sums, more):
                 total[layer] += part
         tokens[indices] = counted.sum(dim=1).cpu().numpy()
-        bar.update(len(indices))
 
-    with bar:
-        run_in_batches(lengths, token_budget, run)
+    run_in_batches(lengths, token_budget, run, "activations")
     if not np.isfinite(squares).all():
         layer = int(np.argwhere(~np.isfinite(squares))[:, 1].min())
         raise ValueError(f"{lm.name}: hidden states are not finite from layer {layer} on; load the model in float32.")

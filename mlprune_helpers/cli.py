@@ -42,9 +42,7 @@ def _run(options: argparse.Namespace) -> None:
     notebooks = options.notebooks or sorted(Path("notebooks").glob("*.ipynb"))
     if not notebooks:
         raise ValueError("There is no notebook in the folder notebooks. Name some, or change to the book's folder.")
-    done = runs.run_book(
-        notebooks, options.profile, options.build_dir, report=print, progress=sys.stderr.isatty()
-    )
+    done = runs.run_book(notebooks, options.profile, options.build_dir, report=print, progress=sys.stderr.isatty())
     print(f"\n{runs.time_table(done)}")
 
 

@@ -20,21 +20,14 @@ from datasets import Dataset, load_dataset
 
 CORPUS = Path(__file__).parent / "corpus"
 
-LANGUAGES = {
-    "en": "English", "fr": "French", "es": "Spanish", "de": "German", "zh": "Chinese", "hi": "Hindi", "sw": "Swahili",
-    "ar": "Arabic", "bg": "Bulgarian", "el": "Greek", "et": "Estonian", "eu": "Basque", "id": "Indonesian",
-    "it": "Italian", "ja": "Japanese", "ko": "Korean", "my": "Burmese", "pt": "Portuguese", "ru": "Russian",
-    "ta": "Tamil", "te": "Telugu", "th": "Thai", "tr": "Turkish", "ur": "Urdu", "vi": "Vietnamese",
-}  # fmt: skip
+_NAMES, _TASKS, _TEMPLATES = (
+    yaml.safe_load((Path(__file__).parent / f"{name}.yml").read_text(encoding="utf-8"))
+    for name in ("languages", "tasks", "templates")
+)
+LANGUAGES = {code: names[0] for code, names in _NAMES.items()}
 BOOK_LANGUAGES = ("en", "fr", "es", "de", "zh", "hi", "sw")
-FLORES_CODES = {
-    "en": "eng_Latn", "fr": "fra_Latn", "es": "spa_Latn", "de": "deu_Latn", "zh": "cmn_Hans", "hi": "hin_Deva",
-    "sw": "swh_Latn", "ar": "arb_Arab", "bg": "bul_Cyrl", "el": "ell_Grek", "et": "ekk_Latn", "eu": "eus_Latn",
-    "id": "ind_Latn", "it": "ita_Latn", "ja": "jpn_Jpan", "ko": "kor_Hang", "my": "mya_Mymr", "pt": "por_Latn",
-    "ru": "rus_Cyrl", "ta": "tam_Taml", "te": "tel_Telu", "th": "tha_Thai", "tr": "tur_Latn", "ur": "urd_Arab",
-    "vi": "vie_Latn",
-}  # fmt: skip
-NTREX_CODES = FLORES_CODES | {"zh": "zho_Hans", "et": "est_Latn", "sw": "swa_Latn"}
+FLORES_CODES = {code: names[1] for code, names in _NAMES.items()}
+NTREX_CODES = {code: names[-1] for code, names in _NAMES.items()}
 
 #: Lines from the start of a one-file parallel set that count as "dev"; the rest is "test".
 DEV_LINES = {"sentences": 140, "ntrex": 600}
@@ -42,35 +35,23 @@ DEV_LINES = {"sentences": 140, "ntrex": 600}
 
 @dataclass(frozen=True)
 class Task:
-    """A multiple-choice task: where it lies, how its rows are read, how it is asked.
+    """A multiple-choice task: where it lies, how its rows are read, how it is asked."""
 
-    Attributes
-    ----------
-    labels : tuple of str
-        What the integer labels mean.
-    fields : tuple of str
-        Columns that a row needs besides ``label``.  Fields named ``choice…`` are answers, ``question`` selects a prompt.
-    templates : dict
-        ``{"paper": {"prompt": …, "choices": […]}, "native": {language: …}}``, as ``templates.yml`` explains.
-    hub : tuple of (repository, configuration, revision)
-        ``{language}`` is filled in.  None where the task is not on the hub.
-    splits : tuple of str
-        Splits that exist, the default first.
-    convert : callable, optional
-        From a raw row to a row with ``fields`` and ``label``, or None to drop it.
-    group : callable, optional
-        From (row number, row) to the identity that dependent rows share.  Default: a row is its own group.
-    parallel : bool
-        Whether row n is the same example in every language.
-    """
-
+    #: What the integer labels mean.
     labels: tuple[str, ...]
+    #: Columns that a row needs besides ``label``.  Fields named ``choice…`` are answers, ``question`` selects a prompt.
     fields: tuple[str, ...]
+    #: ``{"paper": {"prompt": …, "choices": […]}, "native": {language: …}}``, as ``templates.yml`` explains.
     templates: dict
+    #: Repository, configuration, revision; ``{language}`` is filled in.  None where the task is not on the hub.
     hub: tuple[str, str | None, str | None] | None = None
+    #: Splits that exist, the default first.
     splits: tuple[str, ...] = ("test",)
+    #: From a raw row to a row with ``fields`` and ``label``, or None to drop it.
     convert: Callable[[dict], dict | None] | None = None
+    #: From (row number, row) to the identity that dependent rows share.  Default: a row is its own group.
     group: Callable[[int, dict], object] | None = None
+    #: Whether row n is the same example in every language.
     parallel: bool = True
 
 
@@ -87,40 +68,20 @@ def _story_row(row: dict) -> dict:
     return {"premise": context, **endings, "label": row["answer_right_ending"] - 1}
 
 
-_TEMPLATES = yaml.safe_load((Path(__file__).parent / "templates.yml").read_text(encoding="utf-8"))
-_NLI = dict(labels=("entailment", "neutral", "contradiction"), fields=("premise", "hypothesis"), templates=_TEMPLATES["nli"])
-_REVIEWS = dict(labels=("negative", "positive"), fields=("text",), templates=_TEMPLATES["reviews"])
-_CHOICES = dict(labels=("first", "second"), fields=("premise", "choice1", "choice2"))
-_CAUSES = _CHOICES | dict(fields=(*_CHOICES["fields"], "question"), templates=_TEMPLATES["causes"])
-
-TASKS: dict[str, Task] = {
-    "nli": Task(**_NLI, group=lambda i, row: row["id"].partition("-")[0]),
-    "reviews": Task(**_REVIEWS),
-    "stories": Task(**_CAUSES),
-    # Three hypotheses of one premise stand in a row, in every language.
-    "xnli": Task(
-        **_NLI,
-        hub=("facebook/xnli", "{language}", None),
-        splits=("validation", "test"),
-        group=lambda i, row: i // 3,
-    ),
-    "marc": Task(
-        **_REVIEWS,
-        hub=("SetFit/amazon_reviews_multi_{language}", None, None),
-        splits=("test", "validation"),
-        convert=_marc_row,
-        parallel=False,
-    ),
-    "xcopa": Task(**_CAUSES, hub=("cambridgeltl/xcopa", "{language}", None), splits=("validation", "test")),
-    "xstory_cloze": Task(
-        **_CHOICES,
-        templates=_TEMPLATES["endings"],
-        # Its script is refused by datasets 4 and later; the hub keeps a parquet copy on this branch.
-        hub=("juletxara/xstory_cloze", "{language}", "refs/convert/parquet"),
-        splits=("eval", "train"),
-        convert=_story_row,
-    ),
+_FUNCTIONS = {
+    "nli": {"group": lambda i, row: row["id"].partition("-")[0]},
+    "xnli": {"group": lambda i, row: i // 3},  # three hypotheses of one premise stand in a row, in every language
+    "marc": {"convert": _marc_row},
+    "xstory_cloze": {"convert": _story_row},
 }
+
+
+def _task(name: str, declared: dict) -> Task:
+    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in declared.items()}
+    return Task(**plain | {"templates": _TEMPLATES[plain["templates"]]} | _FUNCTIONS.get(name, {}))
+
+
+TASKS: dict[str, Task] = {name: _task(name, declared) for name, declared in _TASKS.items()}
 
 
 class DataError(ValueError):
@@ -130,24 +91,11 @@ class DataError(ValueError):
 def load_parallel(
     languages: Sequence[str], source: str = "builtin", *, name: str | None = None, split: str | None = None
 ) -> Dataset:
-    """Sentences that say the same in every language.
+    """Sentences that say the same in every language: column ``id``, and one column a language.
 
-    Parameters
-    ----------
-    languages : sequence of str
-        Codes such as ``["en", "sw"]``.
-    source : str
-        ``"builtin"``, ``"hub"`` (NTREX-128, or ``name="flores_plus"``, which is gated), or a folder with
-        ``NAME/LANG.txt``.
-    name : str, optional
-        Which set, where the source has several.
-    split : {"dev", "test"}, optional
-        The two never share a sentence.  Default: both.
-
-    Returns
-    -------
-    datasets.Dataset
-        Column ``id`` and one column a language.
+    ``languages``: codes such as ``["en", "sw"]``.  ``source``: ``"builtin"``; ``"hub"`` (NTREX-128, or with
+    ``name="flores_plus"`` that one, which is gated); a folder with ``NAME/LANG.txt``.  ``name``: which set, where the
+    source has several.  ``split``: ``"dev"`` or ``"test"``, which never share a sentence; by default both.
 
     Raises DataError, naming the language, set or split that is missing, and what there is.
     """
@@ -175,22 +123,11 @@ def load_parallel(
 def load_task(
     task: str, language: str, source: str = "builtin", *, split: str | None = None, limit: int | None = None, seed: int = 0
 ) -> Dataset:
-    """Rows of a multiple-choice task in one language.
+    """Rows of a task (a key of ``TASKS``) in one language: ``id``, ``group``, ``label`` and the task's fields.
 
-    Parameters
-    ----------
-    task : str
-        A key of ``TASKS``.
-    limit : int, optional
-        At most so many rows, but at least one group: whole groups, drawn with ``seed``, the same ones in every
-        language of a parallel task.
-    source, split
-        ``"builtin"``, ``"hub"`` or a folder with ``TASK/SPLIT.LANG.jsonl``; default: the task's first split there.
-
-    Returns
-    -------
-    datasets.Dataset
-        ``id``, ``group`` (rows that are not independent share it), ``label`` and the task's fields.
+    Rows that are not independent share a ``group``.  ``source``: ``"builtin"``, ``"hub"`` or a folder with
+    ``TASK/SPLIT.LANG.jsonl``; ``split``: by default the task's first there.  ``limit``: at most so many rows, but at
+    least one group: whole groups, drawn with ``seed``, the same ones in every language of a parallel task.
 
     Raises DataError, naming the task, language, split, column or label that is wrong, and what is allowed.
     """
@@ -298,9 +235,8 @@ def _hub_rows(task: str, language: str, split: str | None) -> Dataset:
     declared = TASKS[task]
     if declared.hub is None:
         raise DataError(f"{task} is part of the built-in corpus, not of the hub: pass source='builtin'.")
-    repository, configuration, revision = declared.hub
-    configuration = configuration and configuration.format(language=language)
-    return _from_hub(repository.format(language=language), configuration, split or declared.splits[0], revision)
+    repository, configuration, revision = (part and part.format(language=language) for part in declared.hub)
+    return _from_hub(repository, configuration, split or declared.splits[0], revision)
 
 
 def _from_hub(repository: str, configuration: str | None, split: str, revision: str | None) -> Dataset:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
-from tqdm import tqdm
 from transformers import StoppingCriteriaList
 
 from . import metrics
-from .data import LANGUAGES, TASKS, load_task
-from .models import LanguageModel
+from .activations import collect_activations, residual_stream
+from .data import LANGUAGES, TASKS, DataError, load_task
+from .models import LanguageModel, written_beside
 from .prompts import encode, padded, run_in_batches, task_prompts, translation_prompt
 from .scoring import score_choices
 
@@ -90,9 +89,8 @@ class Evaluation:
 
     def save(self, path: str | Path) -> None:
         """Write one JSON file, complete or not at all."""
-        beside = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
-        beside.write_text(json.dumps(vars(self), default=np.ndarray.tolist), encoding="utf-8")
-        beside.replace(path)
+        with written_beside(path) as beside:
+            beside.write_text(json.dumps(vars(self), default=np.ndarray.tolist), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
@@ -210,12 +208,11 @@ def translate(
         shared = next((t for t in range(shared) if len({x[t] for x in ids}) > 1), shared)
 
     def run(indices: list[int]) -> None:
-        length = max(len(ids[i]) for i in indices)
         # Generation goes on at the right, so padding is further left: after the shared tokens.
-        padding = [length - len(ids[i]) for i in indices]
-        rows = [ids[i][:shared] + [fill] * pad + ids[i][shared:] for i, pad in zip(indices, padding)]
-        mask = [[1] * shared + [0] * pad + [1] * (length - shared - pad) for pad in padding]
-        rows, mask = (torch.tensor(x, device=lm.device) for x in (rows, mask))
+        rest, mask = padded([ids[i][shared:] for i in indices], lm.device, side="left")
+        before = torch.tensor(ids[indices[0]][:shared], dtype=torch.long, device=lm.device).expand(len(indices), shared)
+        rows, mask = torch.cat([before, rest], dim=1), torch.cat([torch.ones_like(before), mask], dim=1)
+        length = rows.shape[1]
 
         def stop(ids, scores, **kwargs):
             return torch.tensor([len(pieces) > 1 for pieces in texts(ids, length)], device=ids.device)
@@ -231,24 +228,30 @@ def translate(
                 stopping_criteria=StoppingCriteriaList([stop]), **options,
             )  # fmt: skip
         outputs.update({i: text[0].strip() for i, text in zip(indices, texts(generated, length))})
-        bar.update(len(indices))
 
-    with tqdm(total=len(ids), desc=f"{LANGUAGES[source]} to {LANGUAGES[target]}", leave=False) as bar:
-        run_in_batches([len(x) - shared + max_new_tokens for x in ids], token_budget, run)
+    lengths, desc = [len(x) - shared + max_new_tokens for x in ids], f"{LANGUAGES[source]} to {LANGUAGES[target]}"
+    run_in_batches(lengths, token_budget, run, desc)
     return [outputs[i] for i in range(len(ids))]
 
 
 def right_language(texts: Sequence[str], language: str) -> np.ndarray:
-    """Bool (n,): whether lingua takes a text for ``language`` rather than another one of ``LANGUAGES``; False if empty."""
-    found = [_detector().detect_language_of(text) if text.strip() else None for text in texts]
-    return np.array([x is not None and x.name.title() == LANGUAGES[language] for x in found])
+    """Bool (n,): whether lingua takes a text for ``language`` rather than another of ``LANGUAGES``; False if empty.
+
+    Raises DataError for a language that lingua does not know (Burmese).
+    """
+    known, detector = _detector()
+    wanted = known.get(LANGUAGES[language])
+    if wanted is None:
+        raise DataError(f"lingua does not know {LANGUAGES[language]}; it knows {', '.join(known)}.")
+    return np.array([bool(text.strip()) and detector.detect_language_of(text) == wanted for text in texts], dtype=bool)
 
 
 @functools.cache
 def _detector():
     from lingua import Language, LanguageDetectorBuilder
 
-    return LanguageDetectorBuilder.from_languages(*(x for x in Language.all() if x.name.title() in LANGUAGES.values())).build()
+    known = {x.name.title(): x for x in Language.all() if x.name.title() in LANGUAGES.values()}
+    return known, LanguageDetectorBuilder.from_languages(*known.values()).build()
 
 
 def self_translate(lm: LanguageModel, task: str, examples: Dataset, language: str, demonstrations="", **options) -> Dataset:
@@ -260,12 +263,9 @@ def self_translate(lm: LanguageModel, task: str, examples: Dataset, language: st
     return Dataset.from_list([row | {f: english[row[f]] or row[f] for f in fields} for row in rows])  # never an empty text
 
 
-@torch.inference_mode()
 def language_vector(lm: LanguageModel, sentences: Sequence[str]) -> torch.Tensor:
     """Mean hidden state (n_layers, hidden_size) over the tokens of sentences, at the input of each block."""
-    runs = (lm.run(*padded([ids], lm.device), output_hidden_states=True) for ids in encode(lm, sentences))
-    states = [torch.cat(run.hidden_states[: len(lm.layers)]).float() for run in runs]
-    return torch.cat(states, dim=1).mean(dim=1)
+    return torch.from_numpy(collect_activations(lm, sentences, max_length=None).mean[:-1]).float()
 
 
 @contextlib.contextmanager
@@ -279,17 +279,11 @@ def lrp2(lm: LanguageModel, language: torch.Tensor, english: torch.Tensor, layer
     if not 1 <= first < second < len(lm.layers):
         raise ValueError(f"layers are {layers}; allowed: two of 1 to {len(lm.layers) - 1}, the first one smaller.")
 
-    def moved(layer: int, shift: torch.Tensor):
-        def hook(module, args, output):
-            hidden = output[0] if isinstance(output, tuple) else output
-            hidden += shift[layer].to(hidden)  # in place, so nothing need be returned
+    shift = english - language
+    moves = {first: shift[first], second: -shift[second]}
 
-        return lm.layers[layer - 1].register_forward_hook(hook)
+    def see(layer: int, hidden: torch.Tensor) -> torch.Tensor | None:
+        return hidden + moves[layer].to(hidden) if layer in moves else None
 
-    note = f"lrp2 {layers} {(english - language).norm():.6g}"
-    lm.interventions.append(note)
-    try:
-        with moved(first, english - language), moved(second, language - english):  # on leaving, a handle takes its hook away
-            yield
-    finally:
-        lm.interventions.remove(note)
+    with lm.intervening("lrp2", *moves, *(move.cpu().numpy() for move in moves.values())), residual_stream(lm, see):
+        yield

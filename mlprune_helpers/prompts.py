@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from tqdm import tqdm  # not tqdm.auto: its bars in notebooks ignore TQDM_DISABLE
 
 from .data import LANGUAGES, TASKS, DataError
 from .models import LanguageModel
@@ -25,18 +26,11 @@ def build_demonstrations(
     2409.16911).  The same ``seed``, ``shots`` and ``n_prompts`` choose the same sentences in every form, so forms
     differ in nothing but their form.  Prompts share no sentence while the supply lasts; past that a warning says so.
 
-    Parameters
-    ----------
-    parallel : datasets.Dataset
-        From :func:`load_parallel`.
-    target : str, optional
-        None: monolingual prompts in ``source``.
-    pairing : {"aligned", "mismatched", "blocks"}
-        ``"mismatched"``: both languages, but every sentence stands with the partner of one from another prompt, so
-        no prompt holds a translation (a lone prompt has its own partners in another order).  ``"blocks"``: those same
-        sentences, first all of the source language, then all of the target.
-    separator : str
-        After each sentence.  The published code uses the end-of-sequence token.
+    ``parallel``: from :func:`load_parallel`.  ``target`` None: monolingual prompts in ``source``.  ``pairing``:
+    ``"aligned"``; ``"mismatched"``, both languages, but every sentence stands with the partner of one from another
+    prompt, so no prompt holds a translation (a lone prompt has its own partners in another order); ``"blocks"``, those
+    same sentences, first all of the source language, then all of the target.  ``separator``: after each sentence; the
+    published code uses the end-of-sequence token.
     """
     if pairing not in PAIRINGS or (pairing != "aligned" and target is None):
         raise ValueError(f"pairing is {pairing!r}; allowed: {', '.join(PAIRINGS)}, and without a target only 'aligned'.")
@@ -143,45 +137,49 @@ def encode(lm: LanguageModel, texts: Sequence[str], max_length: int | None = Non
         raise TypeError("A list of texts is expected, not one string: put it into a list.")
     if not texts:
         raise ValueError("No texts given.")
-    ids = [list(x) for x in lm.tokenizer(list(texts), verbose=False)["input_ids"]]
-    if max_length is not None:
-        ids = [x[:max_length] for x in ids]
-    empty = [i for i, x in enumerate(ids) if not x]
-    if empty:
+    ids = [list(x)[:max_length] for x in lm.tokenizer(list(texts), verbose=False)["input_ids"]]
+    if empty := [i for i, x in enumerate(ids) if not x]:
         raise ValueError(f"Text {empty[0]} has no tokens: {texts[empty[0]]!r}.")
     return ids
 
 
-def run_in_batches(lengths: Sequence[int], token_budget: int, run: Callable[[list[int]], None]) -> None:
+def run_in_batches(
+    lengths: Sequence[int], token_budget: int, run: Callable[[list[int]], None], desc: str | None = None
+) -> None:
     """Call ``run(indices)`` on batches of similar length, longest first, at most ``token_budget`` padded tokens each.
 
+    ``desc``: what a progress bar says, if there shall be one.
     A batch for which memory runs out is halved and tried again, so ``run`` must keep nothing of a failed batch.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    while order:
-        size = max(1, token_budget // max(1, lengths[order[0]]))
-        try:
-            run(order[:size])
-            order = order[size:]
-            continue
-        except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator raises a plain one
-            if size == 1 or len(order) == 1 or "memory" not in str(error):
-                raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # out here, where the error no longer holds the batch's tensors
-        token_budget = min(size, len(order)) * lengths[order[0]] // 2
+    with tqdm(total=len(order), desc=desc, leave=False, **({} if desc else {"disable": True})) as bar:
+        while order:
+            size = min(len(order), max(1, token_budget // max(1, lengths[order[0]])))
+            try:
+                run(order[:size])
+                order = order[size:]
+                bar.update(size)
+                continue
+            except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator raises a plain one
+                if size == 1 or "memory" not in str(error):
+                    raise
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()  # out here, where the error no longer holds the batch's tensors
+            token_budget = size * lengths[order[0]] // 2
 
 
-def padded(ids: Sequence[Sequence[int]], device, length: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded ids and attention mask, both (batch, length).
+def padded(
+    ids: Sequence[Sequence[int]], device, length: int | None = None, side: str = "right"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Padded ids and attention mask, both (batch, length).
 
-    Which id pads does not matter to the real tokens: causal attention never looks right.
+    Which id pads does not matter to the real tokens: causal attention never looks right, the mask hides what is left.
     """
     tokens = torch.zeros(len(ids), length or max(map(len, ids)), dtype=torch.long)
     mask = torch.zeros_like(tokens)
     for i, row in enumerate(ids):
-        tokens[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = 1
+        place = slice(len(row)) if side == "right" else slice(tokens.shape[1] - len(row), None)
+        tokens[i, place], mask[i, place] = torch.tensor(row), 1
     return tokens.to(device), mask.to(device)
 
 

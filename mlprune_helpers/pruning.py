@@ -24,19 +24,7 @@ from .activations import ActivationStats, InputSquares, hidden_input, token_ids
 from .models import DEFAULT_MODEL, GEMMA_TERMS, LanguageModel, save_checkpoint, weight_matrix
 from .prompts import padded, run_in_batches
 
-CARD = """---
-library_name: transformers
-base_model: {quoted}
-tags:
-{tags}---
-
-# {base}, pruned
-
-The weights of {base} were modified: part of those inside its decoder blocks are zero. They take as much memory and
-time as before. Its licence, languages and limits hold here too. What was done, texts being named by a hash:
-
-{steps}
-"""
+CARD = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
 
 
 # -- scores: (out_features, in_features), lowest is pruned first ------------------------------------------------
@@ -148,7 +136,7 @@ def sparsegpt(
     """
     pattern, columns = parse_sparsity(sparsity), weight.shape[1]
     step = block if isinstance(pattern, float) else pattern[1]
-    block -= block % step
+    block = max(step, block - block % step)
     h = products.to(weight.device, torch.float64, copy=True)
     h.diagonal().add_((damping * h.diagonal().mean()).clamp_min(torch.finfo(torch.float32).tiny))
     u = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
@@ -207,17 +195,13 @@ def prune(
 ) -> PruningReport:  # fmt: skip
     """Set the lowest-scoring weights of every prunable matrix to zero, in place.
 
-    Parameters
-    ----------
-    calibration : list of str, or ActivationStats (where ``propagate_error`` is False), or a dict of either
-        Not for "magnitude" and "random".  Of a dict (a language pair each, say) every part counts the same: mean
-        squares are averaged.  In a list, every token counts the same.
-    method : {"wanda", "refined", "ria", "sparsegpt", "magnitude", "random"}
-        "refined" also needs ``contrast``, given as calibration is: what not to favour (code, in the paper).
-    sparsity, group : float in [0, 1) or "n:m"; {"row", "matrix", "model"}
-        Share to prune where scores are compared: in each row (Wanda), the matrix (a "layer" in many papers), or all.
-    propagate_error : bool
-        True: a block is scored on what the already pruned blocks before it put out.  False: on the dense model.
+    ``method``: "wanda", "refined", "ria", "sparsegpt", "magnitude" or "random".  ``calibration``, for all but the last
+    two: a list of texts, in which every token counts the same; ActivationStats (where ``propagate_error`` is False); or
+    a dict of either (a language pair each, say), of which every part counts the same: mean squares are averaged.
+    ``contrast``, for "refined", is given as calibration is: what not to favour (code, in the paper).
+    ``sparsity``, a float in [0, 1) or "n:m", is the share to prune where scores are compared, the ``group``: each "row"
+    (Wanda), the "matrix" (a "layer" in many papers), or the whole "model".  ``propagate_error``: a block is scored on
+    what the already pruned blocks before it put out, or, if False, on the dense model.
 
     ``seed`` is for "random"; the rest is as in :func:`collect_activations`.  Raises ValueError naming the setting,
     matrix or value that is wrong; the weights are then as they were before.

@@ -42,39 +42,27 @@ ARMS = ("translation", "mismatched", "monolingual", "magnitude", "random")  # wh
 
 #: By name: type, test of a value that has it (false or ValueError: refused), and what is allowed in words.
 DOMAINS: dict[str, tuple[object, Callable[[typing.Any], bool], str]] = {
+    **{
+        name: (
+            list[str],
+            lambda given, known=frozenset(known): given and len(set(given)) == len(given) and set(given) <= known,
+            f"a list without repetition of {', '.join(known)}",
+        )
+        for name, known in {"languages": LANGUAGES, "tasks": TASKS, "arms": ARMS}.items()
+    },
+    **{x: (int, lambda n: n > 0, "a whole number from 1") for x in ("n_prompts", "n_sentences", "max_new_tokens")},
+    **{x: (int, lambda n: n >= 0, "a whole number from 0") for x in ("shots", "seed")},
+    "limit": (int | None, lambda n: n is None or n >= 1, "a whole number from 1, or none for all rows"),
     "model": (str, bool, "'gemma-3-270m', the folder of a checkpoint, or a hub id such as 'bigscience/bloom-560m'"),
-    "languages": (
-        list[str],
-        lambda codes: codes and len(set(codes)) == len(codes) and set(codes) <= set(LANGUAGES),
-        f"a list without repetition of {', '.join(LANGUAGES)}",
-    ),
     "source": (
-        str,
-        lambda source: source in ("builtin", "hub") or Path(source).expanduser().is_dir(),
+        str, lambda source: source in ("builtin", "hub") or Path(source).expanduser().is_dir(),
         "'builtin', 'hub', or a folder that exists",
     ),
-    "tasks": (
-        list[str],
-        lambda names: names and len(set(names)) == len(names) and set(names) <= set(TASKS),
-        f"a list without repetition of {', '.join(TASKS)}",
-    ),
-    "arms": (
-        list[str],
-        lambda names: names and len(set(names)) == len(names) and set(names) <= set(ARMS),
-        f"a list without repetition of {', '.join(ARMS)}",
-    ),
-    "n_prompts": (int, lambda n: n >= 1, "a whole number from 1"),
-    "shots": (int, lambda n: n >= 0, "a whole number from 0"),
-    "limit": (int | None, lambda n: n is None or n >= 1, "a whole number from 1, or none for all rows"),
-    "n_sentences": (int, lambda n: n >= 1, "a whole number from 1"),
     "sparsity": (float | str, lambda s: parse_sparsity(s) is not None, "a share from 0 to below 1, or 'n:m' such as '2:4'"),
     "sparsities": (
-        list[float | str],
-        lambda values: len([parse_sparsity(value) for value in values]) > 0,
+        list[float | str], lambda given: len([parse_sparsity(value) for value in given]) > 0,
         "a list of shares from 0 to below 1 or of 'n:m', such as [0.1, 0.3]",
     ),
-    "seed": (int, lambda n: n >= 0, "a whole number from 0"),
-    "max_new_tokens": (int, lambda n: n >= 1, "a whole number from 1"),
     "output_dir": (str, bool, "the path of a folder, which is made if need be"),
 }
 
@@ -105,9 +93,8 @@ def _refuse_unknown(names: Iterable[str], allowed: Collection[str], where: str =
     for name in names:
         if name not in allowed:
             close = difflib.get_close_matches(name, allowed, n=1)
-            meant = f" Did you mean {close[0]!r}?" if close else ""
-            allowed = ", ".join(allowed) or "none"
-            raise ValueError(f"{where}There is no parameter {name!r}.{meant} Parameters: {allowed}.")
+            meant = (f" Did you mean {close[0]!r}?" if close else "") + f" Parameters: {', '.join(allowed) or 'none'}."
+            raise ValueError(f"{where}There is no parameter {name!r}.{meant}")
 
 
 def _checked(name: str, value: object, kind: object) -> object:
@@ -155,7 +142,7 @@ def _digest_of_files(files: Iterable[Path]) -> str:
 def _package_files(*without: str) -> list[Path]:
     package = Path(__file__).parent
     sources = [file for file in package.glob("*.py") if file.stem not in without]
-    return sources + [file for file in (package / "corpus").rglob("*") if file.is_file()]
+    return [*sources, *package.glob("*.yml"), *filter(Path.is_file, (package / "corpus").rglob("*"))]
 
 
 # Read on import, with the code that will run: an edit made later must not claim this code's results.
@@ -256,12 +243,10 @@ def save_results(
 ) -> Path:
     """Write a chapter's numbers to ``output_dir/name.json``; return that path.
 
-    The file has two parts: ``results``, which two runs are compared by, and ``provenance``.
-
-    ``results`` holds JSON data, numpy numbers and arrays, rounded to 10 significant digits; a number that is not
-    finite is a ValueError, another type a TypeError.  ``lm`` is told by the fingerprint of its weights now, ``data``
-    (a data set or a dict of them) by a digest of the content, the wall time from ``started``, which is
-    ``time.perf_counter()`` at the start.
+    The file has ``results``, which two runs are compared by, and ``provenance``.  ``results`` holds JSON data, numpy
+    numbers and arrays, rounded to 10 significant digits; a number that is not finite is a ValueError, another type a
+    TypeError.  ``lm`` is told by the fingerprint of its weights now, ``data`` (a data set or a dict of them) by a
+    digest of the content, the wall time from ``started``, which is ``time.perf_counter()`` at the start.
     """
     provenance = {
         "package": importlib.metadata.version("mlprune_helpers"),
@@ -350,12 +335,10 @@ def run_notebook(
 ) -> Run:
     """Execute a notebook into ``output``, unless that is up to date.
 
-    The kernel is that of this Python and works in the current folder, as with the command ``papermill``.
-    ``output`` appears when all cells have run.  A JSON file beside it tells its inputs, by which it is up to date
-    or not: the notebook, its parameters, this package, and the ``requirements.lock`` above the notebook.
-
-    ``profile`` is a file in the folder ``profiles`` beside the notebook, from which parameters that only other
-    notebooks declare are left out; ``parameters`` go over it.  ``progress`` shows a bar.
+    The kernel is that of this Python and works in the current folder.  ``output`` appears when all cells have run.  A
+    JSON file beside it tells its inputs, by which it is up to date or not: the notebook, its parameters, this package,
+    and the ``requirements.lock`` above the notebook.  ``profile``: a file in ``profiles`` beside the notebook,
+    from which parameters that only other notebooks declare are left out; ``parameters`` go over it.
 
     Raises ValueError for a parameter, or a name in the profile, that is not declared; NotebookFailed if a cell fails,
     and then what ran is kept beside ``output`` as ``*.failed.ipynb``.

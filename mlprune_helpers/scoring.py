@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from .models import LanguageModel
 from .prompts import encode, padded, run_in_batches
@@ -76,8 +75,8 @@ def score_choices(
 
     logprob = [np.zeros(len(x)) for x in ids]  # of token t, at t; index 0 is never predicted
     token_budget = token_budget or (1024 if lm.device.type == "cpu" else 16384)
-    with tqdm(total=len(ids), desc="scoring", leave=False) as bar, torch.inference_mode():
-        _fill(lm, ids, starts, logprob, token_budget, logit_budget, bar)
+    with torch.inference_mode():
+        _fill(lm, ids, starts, logprob, token_budget, logit_budget)
 
     parts = [x[start:] for x, start in zip(logprob, starts)]
     scores = np.array([getattr(x, reduction)() for x in parts])
@@ -111,19 +110,18 @@ def _units(ids: list[list[int]]) -> list[tuple[list[int], int]]:
     return units
 
 
-def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int, bar) -> None:
+def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int) -> None:
     """Write the log-probability of every scored token into ``logprob``."""
     units = _units(ids)
     states, targets = [], []  # final hidden states; for each, {token: [(string, index of the token)]}
 
     def run(indices: list[int]) -> None:
         batch = [units[k] for k in indices]
-        width = max(shared for _, shared in batch)
-        prefixes, mask = torch.zeros(2, len(batch), width, dtype=torch.long)
+        # Prefixes end together, so that the rest follows at once.
+        prefixes, mask = padded([ids[members[0]][:shared] for members, shared in batch], "cpu", side="left")
+        width = prefixes.shape[1]
         rests, wanted = [], {}  # what follows the prefixes; (row, position) → {token: [(string, index of the token)]}
         for row, (members, shared) in enumerate(batch):
-            prefixes[row, width - shared :] = torch.tensor(ids[members[0]][:shared])
-            mask[row, width - shared :] = 1  # prefixes end together, so that the rest follows at once
             for i in members:
                 for t in range(starts[i], shared + 1):
                     wanted.setdefault((row, width - shared + t - 1), {}).setdefault(ids[i][t], []).append((i, t))
@@ -150,7 +148,6 @@ def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int, bar) -
 
         # A cached token is copied, not computed: it counts an eighth.
         run_in_batches([len(rest) + batch[row][1] // 8 for row, _, rest in rests], token_budget, run_rests)
-        bar.update(sum(len(members) for members, _ in batch))
 
     def collect(hidden: torch.Tensor, wanted: dict) -> None:
         if wanted:
@@ -171,5 +168,12 @@ def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int, bar) -
         states.clear()
         targets.clear()
 
-    run_in_batches([shared for _, shared in units], token_budget, run)
-    write()
+    run_in_batches([shared for _, shared in units], token_budget, run, "scoring")
+
+
+def _branch(cache, rows: torch.Tensor):
+    """A cache that holds ``rows`` of another, which stays as it is."""
+    branch = copy.copy(cache)
+    branch.layers = [copy.copy(layer) for layer in cache.layers]
+    branch.batch_select_indices(rows)
+    return branch

@@ -7,6 +7,7 @@ from datasets import Dataset
 
 import mlprune_helpers as mh
 from mlprune_helpers import data, evaluation
+from mlprune_helpers.activations import residual_stream
 from mlprune_helpers.prompts import task_prompts
 
 LANGUAGES = ("en", "fr", "sw")
@@ -396,6 +397,8 @@ def test_right_language():
     texts = ["The cat sleeps on the old chair.", "Le chat dort sur la vieille chaise.", "", "Paka analala kwenye kiti cha zamani."]
     assert mh.right_language(texts, "en").tolist() == [True, False, False, False]
     assert mh.right_language(texts, "sw").tolist() == [False, False, False, True]
+    with pytest.raises(mh.DataError, match="does not know Burmese; it knows .*English"):
+        mh.right_language(texts, "my")
 
 
 # -- baselines --------------------------------------------------------------------------------------------------
@@ -435,28 +438,22 @@ def test_language_vector(lm):
 def test_lrp2_moves_hidden_states_there_and_back(lm):
     french, english = mh.language_vector(lm, ["Le chat dort."]), mh.language_vector(lm, ["The cat sleeps."])
     ids = torch.tensor([lm.tokenizer("Oui.")["input_ids"]])
-    received = {}
 
-    def remember(layer):
-        def hook(module, args, kwargs):
-            received[layer] = (args[0] if args else kwargs["hidden_states"]).clone()
+    def logits(seen):
+        with torch.no_grad(), residual_stream(lm, lambda layer, hidden: seen.update({layer: hidden.clone()})):
+            return lm.model(ids).logits
 
-        return lm.layers[layer].register_forward_pre_hook(hook, with_kwargs=True)
-
-    handles = [remember(layer) for layer in (1, 2)]
-    with torch.no_grad():
-        plain, fingerprint = lm.model(ids).logits, lm.fingerprint
-        before = dict(received)
-        with mh.lrp2(lm, french, english, (1, 2)):
-            moved = lm.model(ids).logits
-            assert lm.fingerprint != fingerprint
-        torch.testing.assert_close(received[1], before[1] + (english - french)[1])
-        with mh.lrp2(lm, french, french, (1, 2)):
-            torch.testing.assert_close(lm.model(ids).logits, plain)
-        assert torch.equal(lm.model(ids).logits, plain) and lm.fingerprint == fingerprint and not lm.interventions
+    before, received, fingerprint = {}, {}, lm.fingerprint
+    plain = logits(before)
+    with mh.lrp2(lm, french, english, (1, 2)):
+        moved, there = logits(received), lm.fingerprint
+    torch.testing.assert_close(received[1], before[1] + (english - french)[1])
+    with mh.lrp2(lm, english, french, (1, 2)):  # as long a vector, the other way
+        assert len({lm.fingerprint, there, fingerprint}) == 3
+    with mh.lrp2(lm, french, french, (1, 2)):
+        torch.testing.assert_close(logits({}), plain)
+    assert torch.equal(logits({}), plain) and lm.fingerprint == fingerprint and not lm.interventions
     assert not torch.allclose(moved, plain, atol=1e-3)
-    for handle in handles:
-        handle.remove()
     for layers in [(2, 1), (0, 1), (1, 3)]:
         with pytest.raises(ValueError, match=r"allowed: two of 1 to 2"), mh.lrp2(lm, french, english, layers):
             pass

@@ -972,3 +972,9 @@ def test_nothing_half_written_stays(one_lm, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         mh.save_pruned(one_lm, tmp_path / "pruned")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sparsegpt_takes_patterns_longer_than_its_block():
+    x, weight = torch.randn(300, 512), torch.randn(4, 512)
+    mask, _ = mh.sparsegpt(weight, x.T @ x, "100:256")
+    assert (mask.reshape(4, 2, 256).sum(dim=2) == 100).all()

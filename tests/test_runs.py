@@ -212,6 +212,11 @@ def test_changed_package_is_measured_again(monkeypatch):
     assert len(calls) == 2
 
 
+def test_all_that_decides_a_result_counts_as_the_package():
+    names = {file.name for file in runs._package_files("plots")}
+    assert {"templates.yml", "languages.yml", "scoring.py", "en.txt"} <= names and "plots.py" not in names
+
+
 @pytest.mark.parametrize("value", [object(), {1, 2}, np.array([object()]), print])
 def test_arguments_without_comparable_content_are_refused(value):
     with pytest.raises(TypeError, match="cannot be compared by content"):
@@ -366,7 +371,9 @@ def test_dead_kernel_is_named(book, tmp_path):
 
 def test_interruption_ends_the_kernel_and_leaves_nothing(book, tmp_path):
     path = book("import time; open('started', 'w').close(); time.sleep(600)")
-    code = f"from mlprune_helpers.runs import run_notebook; run_notebook({path!r}, 'out/one.ipynb', profile='small')"
+    # A shell that runs the tests in the background lets them inherit that SIGINT is ignored.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += f"from mlprune_helpers.runs import run_notebook; run_notebook({path!r}, 'out/one.ipynb', profile='small')"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "started").exists():
         assert process.poll() is None, process.stderr.read()
