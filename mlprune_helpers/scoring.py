@@ -169,11 +169,4 @@ def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int) -> Non
         targets.clear()
 
     run_in_batches([shared for _, shared in units], token_budget, run, "scoring")
-
-
-def _branch(cache, rows: torch.Tensor):
-    """A cache that holds ``rows`` of another, which stays as it is."""
-    branch = copy.copy(cache)
-    branch.layers = [copy.copy(layer) for layer in cache.layers]
-    branch.batch_select_indices(rows)
-    return branch
+    write()
