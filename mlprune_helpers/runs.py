@@ -37,7 +37,6 @@ from .pruning import parse_sparsity
 
 # -- parameters -------------------------------------------------------------------------------------------------
 
-
 ARMS = ("translation", "mismatched", "monolingual", "magnitude", "random")  # what chapters prune with and compare
 
 #: By name: type, test of a value that has it (false or ValueError: refused), and what is allowed in words.
@@ -45,24 +44,18 @@ DOMAINS: dict[str, tuple[object, Callable[[typing.Any], bool], str]] = {
     **{
         name: (
             list[str],
-            lambda given, known=frozenset(known): given and len(set(given)) == len(given) and set(given) <= known,
-            f"a list without repetition of {', '.join(known)}",
+            lambda given, known=frozenset(known): set(given) - {"en"} and len(set(given)) == len(given) and set(given) <= known,
+            f"a list without repetition of {', '.join(known)}" + (", at least one besides en" if known is LANGUAGES else ""),
         )
         for name, known in {"languages": LANGUAGES, "tasks": TASKS, "arms": ARMS}.items()
     },
-    **{x: (int, lambda n: n > 0, "a whole number from 1") for x in ("n_prompts", "n_sentences", "max_new_tokens")},
-    **{x: (int, lambda n: n >= 0, "a whole number from 0") for x in ("shots", "seed")},
+    **{x: (int, lambda n: n > 0, "a whole number from 1") for x in ("shots", "n_sentences", "max_new_tokens")},
+    "n_prompts": (int, lambda n: n > 1, "a whole number from 2"),
+    "seed": (int, lambda n: n >= 0, "a whole number from 0"),
     "limit": (int | None, lambda n: n is None or n >= 1, "a whole number from 1, or none for all rows"),
     "model": (str, bool, "'gemma-3-270m', the folder of a checkpoint, or a hub id such as 'bigscience/bloom-560m'"),
-    "source": (
-        str, lambda source: source in ("builtin", "hub") or Path(source).expanduser().is_dir(),
-        "'builtin', 'hub', or a folder that exists",
-    ),
+    "source": (str, lambda x: x in ("builtin", "hub") or Path(x).expanduser().is_dir(), "'builtin', 'hub', or a folder that exists"),
     "sparsity": (float | str, lambda s: parse_sparsity(s) is not None, "a share from 0 to below 1, or 'n:m' such as '2:4'"),
-    "sparsities": (
-        list[float | str], lambda given: len([parse_sparsity(value) for value in given]) > 0,
-        "a list of shares from 0 to below 1 or of 'n:m', such as [0.1, 0.3]",
-    ),
     "output_dir": (str, bool, "the path of a folder, which is made if need be"),
 }
 
