@@ -31,6 +31,7 @@ def lines_by_layer(
     if chance is not None:
         ax.axhline(chance, color="0.35", linestyle="--", linewidth=1.2, label=chance_label)
     ax.set(xlabel="layer", ylabel=ylabel, title=title, yscale="log" if log else "linear")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(frameon=True, fontsize="small")
     return ax
 
@@ -81,7 +82,7 @@ def points_with_intervals(
         ax.axhline(chance, color="0.35", linestyle="--", linewidth=1.2, label=chance_label)
     ax.set(xlabel=x, ylabel=ylabel or y, title=title, xlim=(-0.5, len(places) - 0.5))
     ax.set_xticks(range(len(places)), list(places))
-    ax.legend(frameon=True, fontsize="small")
+    ax.legend(title=hue, frameon=True, fontsize="small")
     return ax
 
 
