@@ -149,7 +149,9 @@ def compare_translations(before, after, references, target: str, *, n_resamples:
     systems = [("before", list(before)), ("after", list(after))]
     signatures, scores = PairedTest(systems, metrics, [list(references)], "bs", n_resamples)()
     keys, columns = [key for key in scores if key != "System"], ("metric", "before", "after", "p_value", "signature")
-    rows = [(name, *(r.score for r in scores[key]), scores[key][1].p_value, str(signatures[key])) for name, key in zip(metrics, keys)]
+    same = systems[0][1] == systems[1][1]  # sacrebleu's p-value would then be the smallest there is
+    p_values = [1.0 if same else scores[key][1].p_value for key in keys]
+    rows = [(name, *(r.score for r in scores[key]), p, str(signatures[key])) for name, key, p in zip(metrics, keys, p_values)]
     return pd.DataFrame(rows, columns=columns)
 
 

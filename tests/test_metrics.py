@@ -248,3 +248,8 @@ def test_degenerate_outputs():
     sources = ["a", "b", "Le chat dort. ", "d", "e", "f"]
     assert mh.degenerate_outputs(texts, sources) == {"empty": 2, "copied": 1, "repeated": 2}
     assert mh.degenerate_outputs(texts)["copied"] == 0
+
+
+def test_equal_translations_do_not_differ():
+    texts = ["The cat sleeps on the old chair.", "It rained all night."]
+    assert (mh.compare_translations(texts, texts, texts[::-1], "en")["p_value"] == 1).all()
