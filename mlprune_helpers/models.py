@@ -101,7 +101,7 @@ class LanguageModel:
     @property
     def window(self) -> int | None:
         """Tokens that a sliding window of attention sees, or None where no block has one."""
-        return getattr(self.model.config, "sliding_window", None)
+        return getattr(self.model.config.get_text_config(), "sliding_window", None)
 
     @property
     def final_norm(self) -> nn.Module:
