@@ -19,6 +19,7 @@ from pathlib import Path
 import yaml
 from check_site import check_notebook, check_site
 
+from mlprune_helpers import ModelError
 from mlprune_helpers.runs import NotebookFailed, run_book, time_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,7 +110,7 @@ def main() -> int:
     try:
         runs = run_book(chapters(), build.name, build.parent, report=print, progress=sys.stderr.isatty())
         first_page = build_site(build)
-    except (NotebookFailed, BuildFailed, ValueError) as error:
+    except (NotebookFailed, BuildFailed, ModelError, ValueError) as error:
         print(f"The book was not built.\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -218,7 +218,7 @@ def load_model(
     if dtype is None:
         dtype = "auto" if cuda or device_map is not None else torch.float32
 
-    path = str(_default_checkpoint()) if name == DEFAULT_MODEL else name
+    path = str(default_checkpoint()) if name == DEFAULT_MODEL else name
     options = {"revision": revision} if revision is not None else {}
     try:
         if allow_bin and not Path(path).is_dir():
@@ -284,8 +284,8 @@ def _made_once(directory: Path, make: Callable[[Path], None]) -> Path:
     return directory
 
 
-def _default_checkpoint() -> Path:
-    """The dequantised default model as a safetensors folder."""
+def default_checkpoint() -> Path:
+    """The dequantised default model as a safetensors folder, made on first use."""
     return _made_once(cache_dir() / "models" / f"{DEFAULT_MODEL}-{DEFAULT_SHA256[:8]}", _dequantise_default)
 
 

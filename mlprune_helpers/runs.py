@@ -32,7 +32,7 @@ import psutil
 import yaml
 
 from .data import LANGUAGES, TASKS
-from .models import cache_dir, written_beside
+from .models import DEFAULT_MODEL, cache_dir, default_checkpoint, written_beside
 from .pruning import parse_sparsity
 
 # -- parameters -------------------------------------------------------------------------------------------------
@@ -355,6 +355,8 @@ def run_notebook(
     failed = output.with_suffix(".failed.ipynb")
     for old in (stamp, failed):
         old.unlink(missing_ok=True)
+    if effective.get("model") == DEFAULT_MODEL:
+        default_checkpoint()  # made out here, where its bars are seen: a kernel would put them on the page
     started = time.perf_counter()
     with written_beside(output) as running:
         try:

@@ -303,7 +303,7 @@ def test_default_model_is_dequantised_once(package, load, tmp_path):
 
 
 def test_two_at_once_prepare_it_once(package):
-    threads = [threading.Thread(target=models._default_checkpoint) for _ in range(3)]
+    threads = [threading.Thread(target=models.default_checkpoint) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -385,6 +385,17 @@ def test_interruption_ends_the_kernel_and_leaves_nothing(book, tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_default_model_is_made_before_the_kernel_starts(book, tmp_path, monkeypatch):
+    made = tmp_path / "made"
+    monkeypatch.setattr("mlprune_helpers.runs.default_checkpoint", made.touch)
+    path = book(f"from pathlib import Path; print(Path({str(made)!r}).exists())", parameters="model: str = ''")
+    book.profile("model: other\n")
+    run_notebook(path, tmp_path / "other.ipynb", profile="small")
+    book.profile("model: gemma-3-270m\n")
+    run_notebook(path, tmp_path / "default.ipynb", profile="small")
+    assert [text_of(tmp_path / f"{name}.ipynb").strip() for name in ("other", "default")] == ["False", "True"]
+
+
 def test_kernel_is_of_this_python_whatever_else_is_registered(book, tmp_path, monkeypatch):
     other = tmp_path / "other" / "kernels" / "python3"
     other.mkdir(parents=True)
