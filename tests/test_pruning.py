@@ -916,6 +916,18 @@ def test_saved_model_loads_with_transformers_alone(lm, prompts, tmp_path):
     assert [step["sparsity"] for step in provenance["steps"]] == [0.5]
 
 
+def test_saved_model_loads_with_lm_evaluation_harness(lm, prompts, tmp_path):
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    mh.prune(lm, prompts, sparsity=0.5)
+    folder = str(mh.save_pruned(lm, tmp_path / "pruned"))
+    harness = HFLM(pretrained=folder, device="cpu", dtype="float32", batch_size=1)
+    theirs = harness.loglikelihood([Instance("loglikelihood", {}, (prompts[0], " x"), 0)], disable_tqdm=True)
+    ours = mh.score_choices(lm, prompts[:1], [[" x"]], reduction="sum", span="continuation")
+    np.testing.assert_allclose(theirs[0][0], ours[0, 0], rtol=1e-5)
+
+
 def test_masks_saved_and_applied_again(lm, architecture, load, prompts, tmp_path):
     report = mh.prune(lm, prompts, sparsity="2:4")
     save_file(report.masks, tmp_path / "masks.safetensors")
