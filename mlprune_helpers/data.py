@@ -162,9 +162,6 @@ def load_code() -> list[str]:
         return [json.loads(line)["text"] for line in lines]
 
 
-# -- sources ----------------------------------------------------------------------------------------------------
-
-
 def _checked_languages(languages: Sequence[str]) -> list[str]:
     languages = [languages] if isinstance(languages, str) else list(languages)
     unknown = [code for code in languages if code not in LANGUAGES]

@@ -59,7 +59,7 @@ def rank_consistency(scores_a: np.ndarray, scores_b: np.ndarray, *, per_row: boo
         raise ValueError(f"Scores of the same examples are needed; these have the shapes {scores_a.shape} and {scores_b.shape}.")
     order_a, order_b = (np.argsort(-scores, axis=1, kind="stable") for scores in (scores_a, scores_b))
     total = np.zeros(len(scores_a))
-    for j, weight in enumerate(_rank_weights(scores_a.shape[1]), start=1):
+    for j, weight in enumerate(softmax(np.arange(scores_a.shape[1], 0, -1.0)), start=1):
         total += weight / j * (order_a[:, :j, None] == order_b[:, None, :j]).any(axis=2).sum(axis=1)
     return total if per_row else float(total.mean())
 
@@ -71,11 +71,7 @@ def rank_consistency_least_likely_first(scores_a: np.ndarray, scores_b: np.ndarr
 
 def rank_consistency_chance(n_choices: int) -> float:
     """Expected :func:`rank_consistency` of two independent random rankings."""
-    return float((_rank_weights(n_choices) * np.arange(1, n_choices + 1) / n_choices).sum())
-
-
-def _rank_weights(n: int) -> np.ndarray:
-    return softmax(np.arange(n, 0, -1.0))
+    return float(softmax(np.arange(n_choices, 0, -1.0)) @ np.arange(1, n_choices + 1) / n_choices)
 
 
 @dataclass(frozen=True)

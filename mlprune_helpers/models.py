@@ -271,9 +271,6 @@ def save_checkpoint(lm: LanguageModel, directory: str | Path, extra: dict[str, s
     return directory
 
 
-# -- the default model ------------------------------------------------------------------------------------------
-
-
 def _made_once(directory: Path, make: Callable[[Path], None]) -> Path:
     """``directory``, filled by ``make`` on first use; a second process waits for the first."""
     if not directory.exists():
@@ -338,9 +335,6 @@ def _converted_from_bin(name: str, revision: str | None) -> Path:
         save_checkpoint(LanguageModel(name, model, AutoTokenizer.from_pretrained(name, revision=revision)), directory)
 
     return _made_once(cache_dir() / "models" / f"{name.replace('/', '--')}-{revision}", convert)
-
-
-# -- finding the parts ------------------------------------------------------------------------------------------
 
 
 def _decoder_blocks(model: PreTrainedModel) -> tuple[str, list[nn.Module]]:

@@ -26,11 +26,10 @@ def build_demonstrations(
     2409.16911).  The same ``seed``, ``shots`` and ``n_prompts`` choose the same sentences in every form, so forms
     differ in nothing but their form.  Prompts share no sentence while the supply lasts; past that a warning says so.
 
-    ``parallel``: from :func:`load_parallel`.  ``target`` None: monolingual prompts in ``source``.  ``pairing``:
-    ``"aligned"``; ``"mismatched"``, both languages, but every sentence stands with the partner of one from another
-    prompt, so no prompt holds a translation (a lone prompt has its own partners in another order); ``"blocks"``, those
-    same sentences, first all of the source language, then all of the target.  ``separator``: after each sentence; the
-    published code uses the end-of-sequence token.
+    ``parallel``: from :func:`load_parallel`.  ``target`` None: monolingual.  ``pairing``: ``"aligned"``;
+    ``"mismatched"``, both languages, but every sentence stands with the partner of one from another prompt, so no
+    prompt holds a translation (a lone prompt has its own partners in another order); ``"blocks"``, those same sentences,
+    first all of the source, then all of the target.  ``separator``: the published code has the end-of-sequence token.
     """
     if pairing not in PAIRINGS or (pairing != "aligned" and target is None):
         raise ValueError(f"pairing is {pairing!r}; allowed: {', '.join(PAIRINGS)}, and without a target only 'aligned'.")
@@ -126,9 +125,6 @@ def _template(task: str, template, language: str) -> dict:
     if set(template) != {"prompt", "choices"} or len(template["choices"]) != len(declared.labels):
         raise ValueError(f"A template of {task} needs a prompt and {len(declared.labels)} choices (one each: {', '.join(declared.labels)}), not {template!r}.")
     return template
-
-
-# -- token ids --------------------------------------------------------------------------------------------------
 
 
 def encode(lm: LanguageModel, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:

@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pandas as pd
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from .activations import ActivationStats, InputSquares, hidden_input, token_ids
-from .models import DEFAULT_MODEL, GEMMA_TERMS, LanguageModel, save_checkpoint, weight_matrix
+from .models import DEFAULT_MODEL, GEMMA_TERMS, LanguageModel, save_checkpoint, weight_matrix, written_beside
 from .prompts import padded, run_in_batches
 
 CARD = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
@@ -186,6 +189,23 @@ class PruningReport:
         """Everything but masks and table, ready for JSON."""
         keys = "method", "sparsity", "pruned_fraction", "fingerprint_before", "fingerprint_after"
         return {key: getattr(self, key) for key in keys} | self.settings | {"seconds": round(self.seconds, 2)}
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, complete or not at all: the masks, eight weights in a byte, and the rest."""
+        bits = {name: np.packbits(mask.numpy(), axis=1) for name, mask in self.masks.items()}
+        rest = json.dumps({**vars(self), "masks": None, "table": self.table.to_dict("list")})
+        with written_beside(path) as beside:
+            save_file(bits, beside, {"report": rest})
+
+    @classmethod
+    def load(cls, path: str | Path) -> PruningReport:
+        with safe_open(str(path), framework="np") as file:
+            rest = json.loads(file.metadata()["report"])
+            bits = {name: file.get_tensor(name) for name in rest["table"]["name"]}
+        table = pd.DataFrame(rest["table"])
+        widths = zip(bits.items(), table["columns"])
+        masks = {name: torch.from_numpy(np.unpackbits(x, axis=1, count=n).astype(bool)) for (name, x), n in widths}
+        return cls(**rest | {"masks": masks, "table": table})
 
 
 def prune(

@@ -63,9 +63,8 @@ DOMAINS: dict[str, tuple[object, Callable[[typing.Any], bool], str]] = {
 def check_parameters(namespace: dict) -> dict:
     """Check a notebook's parameters in the cell after them: ``globals().update(check_parameters(globals()))``.
 
-    The annotated names in ``namespace``, the notebook's ``globals()``, are its parameters (``limit: int = 60``).
-    Each is returned as its type in :data:`DOMAINS` or else its annotated one; lists (``'["fr", "sw"]'``, ``'fr,sw'``)
-    and numbers given as text are read.
+    The annotated names in ``namespace`` are its parameters (``limit: int = 60``).  Each is returned as its type in
+    :data:`DOMAINS` or else its annotated one; lists (``'["fr", "sw"]'``, ``'fr,sw'``) and numbers given as text are read.
 
     Raises ValueError, saying what is allowed: a value of another type or outside of :data:`DOMAINS`; other plain
     data in ``namespace``, which papermill put there under a name that is not declared.
@@ -115,9 +114,9 @@ def _coerced(value: object, kind: object) -> object:
     elif kind in (int, float) and type(value) in (int, str):
         return kind(value)
     elif isinstance(value, str):
-        for word, meant in {"true": True, "false": False, "none": None, "null": None}.items():
-            if value.strip().lower() == word and type(meant) is kind:
-                return meant
+        meant = {"true": True, "false": False, "none": None, "null": None}.get(value.strip().lower(), value)
+        if type(meant) is kind:
+            return meant
     raise ValueError
 
 
@@ -153,8 +152,8 @@ def cached(function: Callable) -> Callable:
 
     Arguments may be plain data; objects with a ``fingerprint``, which stands for them (so a pruned model never gets
     a dense one's results); data sets, data frames, arrays, and a folder as ``source``, which count by content.
-    Results may be JSON data (tuples, and arrays inside, come back as lists), an array, a data frame, or an object with ``save(path)``
-    and a class method ``load(path)``.  Anything else raises TypeError.
+    Results: JSON data (tuples and arrays inside come back as lists), an array, a data frame, or an object with
+    ``save(path)`` and a class method ``load(path)``.  Anything else raises TypeError.
     """
     signature = inspect.signature(function)
     name = f"{function.__module__}.{function.__qualname__}"
@@ -277,12 +276,11 @@ def _rounded(value: object, where: str) -> object:
 
 def _peak_memory_mb() -> float | None:
     """Of this process since its start; None where the system does not say (Windows)."""
-    try:
+    with suppress(ImportError):
         import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
 # -- executing notebooks ----------------------------------------------------------------------------------------
@@ -329,9 +327,9 @@ def run_notebook(
     """Execute a notebook into ``output``, unless that is up to date.
 
     The kernel is that of this Python and works in the current folder.  ``output`` appears when all cells have run.  A
-    JSON file beside it tells its inputs, by which it is up to date or not: the notebook, its parameters, this package,
-    and the ``requirements.lock`` above the notebook.  ``profile``: a file in ``profiles`` beside the notebook,
-    from which parameters that only other notebooks declare are left out; ``parameters`` go over it.
+    JSON file beside it tells its inputs, by which it is up to date: the notebook, its parameters, this package, and the
+    ``requirements.lock`` above the notebook.  ``profile``: a file in ``profiles`` beside it, from which parameters that
+    only other notebooks declare are left out; ``parameters`` go over it.
 
     Raises ValueError for a parameter, or a name in the profile, that is not declared; NotebookFailed if a cell fails,
     and then what ran is kept beside ``output`` as ``*.failed.ipynb``.
@@ -435,7 +433,6 @@ def _profile(path: Path, profile: str) -> dict:
 def time_table(runs: Sequence[Run]) -> str:
     """Time and peak memory of each run and of all, as lines of text."""
     total = Run("all", sum(run.seconds for run in runs), max(run.peak_mb for run in runs))
-    table = pd.DataFrame([*runs, total])
+    table = pd.DataFrame([*runs, total]).replace({"skipped": {True: "yes", False: ""}})
     table.columns = ["", "time (s)", "peak memory (MB)", "up to date"]
-    table["up to date"] = table["up to date"].map({True: "yes", False: ""})
     return table.to_string(index=False, float_format="{:,.0f}".format)

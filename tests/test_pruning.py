@@ -14,7 +14,6 @@ import transformers
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -928,11 +927,17 @@ def test_saved_model_loads_with_lm_evaluation_harness(lm, prompts, tmp_path):
     np.testing.assert_allclose(theirs[0][0], ours[0, 0], rtol=1e-5)
 
 
-def test_masks_saved_and_applied_again(lm, architecture, load, prompts, tmp_path):
-    report = mh.prune(lm, prompts, sparsity="2:4")
-    save_file(report.masks, tmp_path / "masks.safetensors")
+@pytest.mark.parametrize("group", ["row", "model"])
+def test_report_saved_and_applied_again(lm, architecture, load, prompts, tmp_path, group):
+    settings = dict(sparsity="2:4") if group == "row" else dict(sparsity=0.3, propagate_error=False, group=group)
+    report = mh.prune(lm, prompts, **settings)
+    report.save(tmp_path / "report.safetensors")
+    again = mh.PruningReport.load(tmp_path / "report.safetensors")
+    assert again.provenance() == report.provenance() and again.table.equals(report.table)
+    assert list(again.masks) == list(report.masks)
+    assert all(torch.equal(mask, report.masks[name]) and mask.dtype == torch.bool for name, mask in again.masks.items())
     dense = load(architecture)
-    mh.apply_masks(dense, load_file(tmp_path / "masks.safetensors"))
+    mh.apply_masks(dense, again.masks)
     folder = mh.save_pruned(lm, tmp_path / "pruned")
     assert dense.fingerprint == lm.fingerprint == mh.load_model(str(folder), device="cpu").fingerprint
 
