@@ -3,10 +3,9 @@
     python tests/benchmarks/scoring_speed.py [FOLDER]
 
 FOLDER, or the variable MLPRUNE_DATA, has XNLI as ``xnli/validation.en.jsonl``; without it, the built-in task serves.
-The three take turns in one process.  The harness's line is missing where it is not installed.
+The three take turns in one process.
 """
 
-import importlib.util
 import os
 import sys
 import threading
@@ -15,6 +14,8 @@ import time
 import numpy as np
 import psutil
 import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -54,9 +55,6 @@ def published(lm, prompts, choices, batch=32):
 
 def harness(lm, prompts, choices):
     """lm-evaluation-harness's HF backend, as many padded tokens in a batch as this package takes."""
-    from lm_eval.api.instance import Instance
-    from lm_eval.models.huggingface import HFLM
-
     longest = max(map(len, encode(lm, [p + c for p, cs in zip(prompts, choices) for c in cs])))
     requests = [Instance("loglikelihood", {}, (p, c), 0) for p, cs in zip(prompts, choices) for c in cs]
     backend = HFLM(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=max(1, TOKEN_BUDGET // longest))
@@ -113,13 +111,10 @@ again = timed(ours)[1]
 mean = (first + again) / 2
 print(f"this package, once more                    {again:7.1f} s")
 print(f"the published procedure                    {slow:7.1f} s   {slow / mean:.2f} times as long; scores differ by {np.abs(full - reference).max():.1e} at most")
-if importlib.util.find_spec("lm_eval") is None:
-    print("lm-evaluation-harness is not installed, so it is not timed")
-else:
-    request = dict(reduction="sum", span="continuation")
-    summed, first = timed(lambda: ours(**request))
-    theirs, slow = timed(lambda: harness(lm, prompts, choices))
-    again = timed(lambda: ours(**request))[1]
-    mean = (first + again) / 2
-    print(f"this package, as the harness scores        {first:7.1f} s, {again:.1f} s")
-    print(f"lm-evaluation-harness                      {slow:7.1f} s   {slow / mean:.2f} times as long; scores differ by {np.abs(summed - theirs).max():.1e} at most")
+request = dict(reduction="sum", span="continuation")
+summed, first = timed(lambda: ours(**request))
+theirs, slow = timed(lambda: harness(lm, prompts, choices))
+again = timed(lambda: ours(**request))[1]
+mean = (first + again) / 2
+print(f"this package, as the harness scores        {first:7.1f} s, {again:.1f} s")
+print(f"lm-evaluation-harness                      {slow:7.1f} s   {slow / mean:.2f} times as long; scores differ by {np.abs(summed - theirs).max():.1e} at most")
