@@ -24,11 +24,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "run":
-            _run(options)
+            notebooks = options.notebooks or sorted(Path("notebooks").glob("*.ipynb"))
+            if not notebooks:
+                raise ValueError("There is no notebook in the folder notebooks. Name some, or change to the book's folder.")
+            done = runs.run_book(notebooks, options.profile, options.build_dir, report=print, progress=sys.stderr.isatty())
+            print(f"\n{runs.time_table(done)}")
         elif options.command == "model":
             print(load_model().model.name_or_path)
-        else:
-            _clean_cache()
+        else:  # only what this package made: MLPRUNE_CACHE may name a folder that holds other things
+            for folder in filter(Path.is_dir, (cache_dir() / "models", cache_dir() / "results")):
+                shutil.rmtree(folder)
+                print(f"removed {folder}")
     except (OSError, ValueError, ModelError, runs.NotebookFailed) as error:
         print(f"mlprune: {error}", file=sys.stderr)
         return 1
@@ -36,19 +42,3 @@ def main(arguments: list[str] | None = None) -> int:
         print("mlprune: interrupted", file=sys.stderr)
         return 130
     return 0
-
-
-def _run(options: argparse.Namespace) -> None:
-    notebooks = options.notebooks or sorted(Path("notebooks").glob("*.ipynb"))
-    if not notebooks:
-        raise ValueError("There is no notebook in the folder notebooks. Name some, or change to the book's folder.")
-    done = runs.run_book(notebooks, options.profile, options.build_dir, report=print, progress=sys.stderr.isatty())
-    print(f"\n{runs.time_table(done)}")
-
-
-def _clean_cache() -> None:
-    # Only what this package made: MLPRUNE_CACHE may name a folder that holds other things.
-    for folder in (cache_dir() / "models", cache_dir() / "results"):
-        if folder.is_dir():
-            shutil.rmtree(folder)
-            print(f"removed {folder}")

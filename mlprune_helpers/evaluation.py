@@ -50,13 +50,13 @@ class Evaluation:
         """The likeliest choice (n,): raw, or after "batch" (assumes balanced labels) or "contextual" calibration."""
         if calibration not in CALIBRATIONS:
             raise ValueError(f"calibration is {calibration!r}; allowed: {', '.join(CALIBRATIONS)}.")
-        if calibration == "batch":
-            return metrics.batch_calibrated(self.scores).argmax(axis=1)
         if calibration == "raw":
             return self.scores.argmax(axis=1)
+        sums = self.scores * (self.n_tokens if self.settings["reduction"] == "mean" else 1)  # only these are log-probabilities
+        if calibration == "batch":
+            return metrics.batch_calibrated(sums).argmax(axis=1)
         if self.content_free is None:
             raise ValueError("This evaluation has no content-free scores; evaluate with contextual=True.")
-        sums = self.scores * (self.n_tokens if self.settings["reduction"] == "mean" else 1)
         return metrics.contextual_calibrated(sums, self.content_free).argmax(axis=1)
 
     predictions = property(predict)
@@ -264,8 +264,12 @@ def self_translate(lm: LanguageModel, task: str, examples: Dataset, language: st
 
 
 def language_vector(lm: LanguageModel, sentences: Sequence[str]) -> torch.Tensor:
-    """Mean hidden state (n_layers, hidden_size) over the tokens of sentences, at the input of each block."""
-    return torch.from_numpy(collect_activations(lm, sentences, max_length=None).mean[:-1]).float()
+    """Mean hidden state (n_layers, hidden_size) over the tokens of sentences, at the input of each block.
+
+    Without the beginning-of-sequence token: its massive activations would make the mean one of sentence length.
+    """
+    begins = encode(lm, sentences)[0][0] == lm.tokenizer.bos_token_id
+    return torch.from_numpy(collect_activations(lm, sentences, max_length=None, skip_first=int(begins)).mean[:-1]).float()
 
 
 @contextlib.contextmanager

@@ -144,22 +144,24 @@ def feature_stability(
     return groups.mean().assign(low=groups["jaccard"].min(), high=groups["jaccard"].max()).reset_index()
 
 
-def matched_random_features(features: np.ndarray, norms: np.ndarray, *, seed: int = 0, bins: int = 10) -> np.ndarray:
+def matched_random_features(
+    features: np.ndarray, norms: np.ndarray, *, exclude: np.ndarray | None = None, seed: int = 0, nearest: int = 10
+) -> np.ndarray:
     """Random other features, as many at each layer and of similar size: the control for an ablation.
 
-    Each comes from the ``hidden_size / bins`` free ones whose norms rank closest, so that what is lost without them
-    is lost without features *of that size*, whichever they are.
+    Each is one of the ``nearest`` free ones, by the ratio of norms, so that what is lost without them is lost without
+    features *of that size*.  ``exclude``, of the same shape: never drawn, such as massive activations.
     """
-    rng = np.random.default_rng(seed)
-    ranks = np.argsort(np.argsort(norms, axis=-1, kind="stable"), axis=-1)
+    rng, size = np.random.default_rng(seed), np.log(np.maximum(norms, np.finfo(np.float32).tiny))
     drawn = np.zeros_like(features)
+    taken = features if exclude is None else features | exclude
     for layer, row in enumerate(features):
-        if 2 * row.sum() > row.size:
+        if row.sum() > (~taken[layer]).sum():
             raise ValueError(f"{row.sum()} of {row.size} features at layer {layer}: too few others to match. Choose fewer.")
         for feature in rng.permutation(np.flatnonzero(row)):
-            others = np.flatnonzero(~row & ~drawn[layer])
-            nearest = np.argsort(np.abs(ranks[layer, others] - ranks[layer, feature]), kind="stable")
-            drawn[layer, others[rng.choice(nearest[: max(1, row.size // bins)])]] = True
+            others = np.flatnonzero(~taken[layer] & ~drawn[layer])
+            order = np.argsort(np.abs(size[layer, others] - size[layer, feature]), kind="stable")
+            drawn[layer, others[rng.choice(order[:nearest])]] = True
     return drawn
 
 

@@ -29,12 +29,12 @@ def macro_f1(predictions, labels, n_labels: int) -> float:
     return float(np.mean(2 * hits / np.maximum(total, 1)))
 
 
-def batch_calibrated(scores: np.ndarray) -> np.ndarray:
-    """Scores (n, n_choices) with the label prior taken out: log p(choice | row) - log mean p(choice).
+def batch_calibrated(log_likelihoods: np.ndarray) -> np.ndarray:
+    """Log p(choice | row) - log mean p(choice): batch calibration (Zhou et al., arXiv 2309.17249).
 
-    Batch calibration (Zhou et al., arXiv 2309.17249).  It assumes that the labels of the batch are balanced.
+    ``log_likelihoods`` (n, n_choices): sums over tokens.  It assumes that the labels of the batch are balanced.
     """
-    log_p = log_softmax(np.asarray(scores, dtype=float), axis=1)
+    log_p = log_softmax(np.asarray(log_likelihoods, dtype=float), axis=1)
     return log_p - (logsumexp(log_p, axis=0) - np.log(len(log_p)))
 
 
@@ -130,9 +130,13 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def translation_quality(hypotheses: Sequence[str], references: Sequence[str], target: str) -> dict:
-    """Corpus BLEU and chrF++ by sacrebleu, with 95 % bootstrap intervals and signatures; ``target``: language code."""
-    result = {}
+    """Corpus BLEU and chrF++ by sacrebleu, with 95 % bootstrap intervals and signatures; ``target``: language code.
+
+    ``…_floor``: the score of the same hypotheses against the references of the next sentences, which are wrong.
+    """
+    result, wrong = {}, [*references[1:], *references[:1]]
     for name, metric in _translation_metrics(target, references, hypotheses).items():
+        result[f"{name}_floor"] = metric.corpus_score(list(hypotheses), [wrong]).score
         score = metric.corpus_score(list(hypotheses), [list(references)], n_bootstrap=1000)
         result |= {name: score.score, f"{name}_low": score._mean - score._ci, f"{name}_high": score._mean + score._ci}
         result[f"{name}_signature"] = str(metric.get_signature())

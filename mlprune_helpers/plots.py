@@ -15,7 +15,8 @@ import seaborn as sns
 
 
 def use_style() -> None:
-    """Set fonts, grid and palette for the figures of a notebook."""
+    """Set fonts, grid and palette for the figures of a notebook, and show long texts in its tables."""
+    pd.options.display.max_colwidth = 200
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
     plt.rcParams |= {"figure.facecolor": "white", "savefig.facecolor": "white", "figure.figsize": (8, 4.2), "figure.dpi": 110}
 
@@ -37,25 +38,23 @@ def lines_by_layer(
 
 
 def heatmap(
-    values: pd.DataFrame, *, label: str, title: str = "", center: float | None = None, annotate: bool = False, **limits
+    values: pd.DataFrame, *, label: str, title: str = "", annotate: bool = False, **options
 ) -> plt.Axes:
-    """A labelled matrix; ``center`` gives a diverging scale around that value, ``limits`` are vmin and vmax."""
+    """A labelled matrix; ``options`` as in seaborn, such as vmin and vmax, or cmap and center for a diverging scale."""
     _, ax = plt.subplots(figsize=(8, 1.6 + 0.38 * len(values)))
-    colours = "vlag" if center is not None else "viridis"
-    sns.heatmap(
-        values, ax=ax, cmap=colours, center=center, annot=annotate, fmt=".2f", linewidths=0.3, cbar_kws={"label": label}, **limits
-    )
+    options = {"cmap": "viridis", "fmt": ".2f", "linewidths": 0.3} | options
+    sns.heatmap(values, ax=ax, annot=annotate, cbar_kws={"label": label}, **options)
     ax.set_title(title)
     ax.tick_params(axis="y", rotation=0)
     return ax
 
 
-def matrix_images(matrices: Mapping[str, np.ndarray], *, title: str = "", colours: str = "viridis") -> plt.Axes:
+def matrix_images(matrices: Mapping[str, np.ndarray], *, title: str = "") -> plt.Axes:
     """Matrices side by side, (rows, columns) as pixels; booleans in black (True) and white."""
     figure, axes = plt.subplots(1, len(matrices), figsize=(3.2 * len(matrices), 3.4), squeeze=False, layout="constrained")
     for ax, (name, matrix) in zip(axes[0], matrices.items()):
         boolean = np.asarray(matrix).dtype == bool
-        look = dict(cmap="gray_r", vmin=0, vmax=1) if boolean else dict(cmap=colours)
+        look = dict(cmap="gray_r", vmin=0, vmax=1) if boolean else {}
         image = ax.imshow(matrix, **look, aspect="auto", interpolation="nearest")
         ax.set(title=name, xlabel="input feature", ylabel="output row")
         ax.grid(False)
@@ -82,7 +81,7 @@ def points_with_intervals(
         ax.axhline(chance, color="0.35", linestyle="--", linewidth=1.2, label=chance_label)
     ax.set(xlabel=x, ylabel=ylabel or y, title=title, xlim=(-0.5, len(places) - 0.5))
     ax.set_xticks(range(len(places)), list(places))
-    ax.legend(title=hue, frameon=True, fontsize="small")
+    ax.legend(title=hue, frameon=True, fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))
     return ax
 
 

@@ -49,8 +49,8 @@ DOMAINS: dict[str, tuple[object, Callable[[typing.Any], bool], str]] = {
         )
         for name, known in {"languages": LANGUAGES, "tasks": TASKS, "arms": ARMS}.items()
     },
-    **{x: (int, lambda n: n > 0, "a whole number from 1") for x in ("shots", "n_sentences", "max_new_tokens")},
-    "n_prompts": (int, lambda n: n > 1, "a whole number from 2"),
+    **{x: (int, lambda n: n > 0, "a whole number from 1") for x in ("shots", "max_new_tokens")},
+    **{x: (int, lambda n: n > 1, "a whole number from 2") for x in ("n_prompts", "n_sentences")},
     "seed": (int, lambda n: n >= 0, "a whole number from 0"),
     "limit": (int | None, lambda n: n is None or n >= 1, "a whole number from 1, or none for all rows"),
     "model": (str, bool, "'gemma-3-270m', the folder of a checkpoint, or a hub id such as 'bigscience/bloom-560m'"),

@@ -207,6 +207,7 @@ def test_contextual_calibration_by_hand(one_lm, folder):
     assert result.predict("contextual").tolist() == expected.tolist() != result.predictions.tolist()
     sums = mh.evaluate(one_lm, "xnli", "en", folder, reduction="sum")
     assert sums.predict("contextual").tolist() == expected.tolist()  # it does not depend on how the raw score is reduced
+    assert result.predict("batch").tolist() == sums.predict("batch").tolist() == mh.batch_calibrated(result.scores * n).argmax(1).tolist()
 
 
 def test_contextual_calibration_where_every_row_has_its_own(one_lm, folder):
@@ -430,7 +431,8 @@ def test_language_vector(lm):
     for sentence in sentences:
         with torch.no_grad():
             ids = torch.tensor([lm.tokenizer(sentence)["input_ids"]])
-            states.append(torch.stack(lm.model(ids, output_hidden_states=True).hidden_states)[:-1, 0])
+            begin = int(ids[0, 0] == lm.tokenizer.bos_token_id)
+            states.append(torch.stack(lm.model(ids, output_hidden_states=True).hidden_states)[:-1, 0, begin:])
     expected = torch.cat(states, dim=1).mean(1)
     torch.testing.assert_close(mh.language_vector(lm, sentences), expected, atol=1e-5, rtol=1e-5)
 

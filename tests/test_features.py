@@ -299,10 +299,13 @@ def test_matched_features_are_others_as_many(hidden, layers, share, seed):
 
 
 def test_matched_features_are_of_similar_size():
-    norms = np.arange(100.0)[None]
-    features = np.isin(np.arange(100), [0, 50, 95])[None]
+    norms = np.exp(np.arange(100.0))[None]
+    features, massive = (np.isin(np.arange(100), some)[None] for some in ([0, 50, 95], [49, 51, 99]))
     draws = np.array([np.flatnonzero(mh.matched_random_features(features, norms, seed=s)) for s in range(60)])
     assert (np.abs(draws - [0, 50, 95]) <= 11).all() and len(np.unique(draws[:, 1])) > 5
+    assert np.isin(draws, [49, 51, 99]).any()
+    others = [mh.matched_random_features(features, norms, exclude=massive, seed=s) for s in range(60)]
+    assert not any((drawn & massive).any() for drawn in others)
     with pytest.raises(ValueError, match="3 of 4.*layer 0"):
         mh.matched_random_features(np.array([[True, True, True, False]]), np.ones((1, 4)))
 

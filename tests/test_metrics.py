@@ -209,6 +209,8 @@ def test_quality_equals_sacrebleu():
     assert quality["chrf"] == sacrebleu.corpus_chrf(CLOSE, [ENGLISH], word_order=2).score
     assert "tok:13a" in quality["bleu_signature"] and "nw:2" in quality["chrf_signature"]
     assert quality["bleu_low"] <= quality["bleu_high"] and quality["chrf_low"] <= quality["chrf_high"]
+    wrong = ENGLISH[1:] + ENGLISH[:1]
+    assert quality["chrf_floor"] == sacrebleu.corpus_chrf(CLOSE, [wrong], word_order=2).score < quality["chrf"]
 
 
 @pytest.mark.parametrize(
