@@ -47,7 +47,7 @@ class Evaluation:
     content_free: np.ndarray | None = field(default=None, repr=False)
 
     def predict(self, calibration: str = "raw") -> np.ndarray:
-        """The likeliest choice (n,): raw, or after "batch" (assumes balanced labels) or "contextual" calibration."""
+        """The likeliest choice (n,): raw, or after "batch" (balanced labels) or "contextual" calibration of summed log-likelihoods."""
         if calibration not in CALIBRATIONS:
             raise ValueError(f"calibration is {calibration!r}; allowed: {', '.join(CALIBRATIONS)}.")
         if calibration == "raw":
