@@ -268,7 +268,7 @@ def language_vector(lm: LanguageModel, sentences: Sequence[str]) -> torch.Tensor
 
     Without the beginning-of-sequence token: its massive activations would make the mean one of sentence length.
     """
-    begins = encode(lm, sentences)[0][0] == lm.tokenizer.bos_token_id
+    begins = encode(lm, sentences[:1])[0][0] == lm.tokenizer.bos_token_id
     return torch.from_numpy(collect_activations(lm, sentences, max_length=None, skip_first=int(begins)).mean[:-1]).float()
 
 

@@ -133,6 +133,7 @@ def translation_quality(hypotheses: Sequence[str], references: Sequence[str], ta
     """Corpus BLEU and chrF++ by sacrebleu, with 95 % bootstrap intervals and signatures; ``target``: language code.
 
     ``…_floor``: the score of the same hypotheses against the references of the next sentences, which are wrong.
+    ``translates``: whether chrF++ is at least twice its floor, a rule of thumb of this book (and 1: no output is no translation).
     """
     result, wrong = {}, [*references[1:], *references[:1]]
     for name, metric in _translation_metrics(target, references, hypotheses).items():
@@ -140,7 +141,7 @@ def translation_quality(hypotheses: Sequence[str], references: Sequence[str], ta
         score = metric.corpus_score(list(hypotheses), [list(references)], n_bootstrap=1000)
         result |= {name: score.score, f"{name}_low": score._mean - score._ci, f"{name}_high": score._mean + score._ci}
         result[f"{name}_signature"] = str(metric.get_signature())
-    return result
+    return result | {"translates": result["chrf"] >= max(1, 2 * result["chrf_floor"])}
 
 
 def compare_translations(before, after, references, target: str, *, n_resamples: int = 1000) -> pd.DataFrame:

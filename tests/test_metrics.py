@@ -211,6 +211,7 @@ def test_quality_equals_sacrebleu():
     assert quality["bleu_low"] <= quality["bleu_high"] and quality["chrf_low"] <= quality["chrf_high"]
     wrong = ENGLISH[1:] + ENGLISH[:1]
     assert quality["chrf_floor"] == sacrebleu.corpus_chrf(CLOSE, [wrong], word_order=2).score < quality["chrf"]
+    assert [mh.translation_quality(texts, ENGLISH, "en")["translates"] for texts in (CLOSE, wrong, [""] * 12)] == [True, False, False]
 
 
 @pytest.mark.parametrize(
