@@ -54,7 +54,7 @@ def matrix_images(matrices: Mapping[str, np.ndarray], *, title: str = "") -> plt
     figure, axes = plt.subplots(1, len(matrices), figsize=(3.2 * len(matrices), 3.4), squeeze=False, layout="constrained")
     for ax, (name, matrix) in zip(axes[0], matrices.items()):
         boolean = np.asarray(matrix).dtype == bool
-        look = dict(cmap="gray_r", vmin=0, vmax=1) if boolean else {}
+        look = dict(cmap="gray_r", vmin=0, vmax=1) if boolean else dict(cmap="viridis")
         image = ax.imshow(matrix, **look, aspect="auto", interpolation="nearest")
         ax.set(title=name, xlabel="input feature", ylabel="output row")
         ax.grid(False)
