@@ -14,7 +14,9 @@ def test_macro_f1_by_hand():
     labels, predictions = [0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 0, 0]
     # label 0: TP 2, FP 2, FN 1 → 4/7;  label 1: TP 1, FP 1, FN 1 → 1/2;  label 2: TP 0 → 0
     assert mh.macro_f1(predictions, labels, 3) == pytest.approx((4 / 7 + 1 / 2 + 0) / 3)
-    assert mh.macro_f1(predictions, labels, 4) == pytest.approx((4 / 7 + 1 / 2) / 4)  # a label that never occurs
+    assert mh.macro_f1(predictions, labels, 4) == pytest.approx(
+        (4 / 7 + 1 / 2) / 4
+    )  # a label that never occurs
     assert mh.accuracy(predictions, labels) == 0.5
 
 
@@ -22,7 +24,9 @@ def test_batch_calibration_by_hand():
     scores = np.log([[0.6, 0.4], [0.9, 0.1], [0.7, 0.3]]) + 5  # a constant per row does not matter
     expected = np.log([[0.6, 0.4], [0.9, 0.1], [0.7, 0.3]]) - np.log([2.2 / 3, 0.8 / 3])
     np.testing.assert_allclose(mh.batch_calibrated(scores), expected)
-    assert scores.argmax(1).tolist() == [0, 0, 0] and mh.batch_calibrated(scores).argmax(1).tolist() == [1, 0, 1]
+    assert scores.argmax(1).tolist() == [0, 0, 0] and mh.batch_calibrated(scores).argmax(
+        1
+    ).tolist() == [1, 0, 1]
 
 
 def test_contextual_calibration_by_hand():
@@ -32,7 +36,8 @@ def test_contextual_calibration_by_hand():
     np.testing.assert_allclose(mh.contextual_calibrated(log_likelihoods, content_free), expected)
     per_row = np.log([[[0.8, 0.2], [0.5, 0.5]]])
     np.testing.assert_allclose(
-        mh.contextual_calibrated(log_likelihoods, per_row), np.log([[0.75 / 0.8, 0.25 / 0.2], [1.5, 0.5]])
+        mh.contextual_calibrated(log_likelihoods, per_row),
+        np.log([[0.75 / 0.8, 0.25 / 0.2], [1.5, 0.5]]),
     )
 
 
@@ -61,7 +66,9 @@ def test_rank_consistency_by_hand(other, expected):
 
 def test_the_published_order_turns_a_flipped_tail_into_a_flipped_head():
     assert mh.rank_consistency([[3, 2, 1]], [[3, 1, 2]]) == pytest.approx(0.878, abs=1e-3)
-    assert mh.rank_consistency_least_likely_first([[3, 2, 1]], [[3, 1, 2]]) == pytest.approx(0.335, abs=1e-3)
+    assert mh.rank_consistency_least_likely_first([[3, 2, 1]], [[3, 1, 2]]) == pytest.approx(
+        0.335, abs=1e-3
+    )
 
 
 @pytest.mark.parametrize(("n", "stated"), [(2, 0.634), (3, 0.475), (4, None)])
@@ -89,7 +96,9 @@ def test_rank_consistency_needs_the_same_examples(shapes):
 
 def grouped_rows(rng, n_groups, effect=0.0, size=3, languages=1, spread=1.0):
     """Differences whose groups share a part in all languages, so that rows are far from independent."""
-    shared = rng.normal(0, spread, n_groups)[:, None, None] + rng.normal(0, 0.5, (n_groups, size, languages))
+    shared = rng.normal(0, spread, n_groups)[:, None, None] + rng.normal(
+        0, 0.5, (n_groups, size, languages)
+    )
     groups, _, strata = np.indices(shared.shape)
     return (effect + shared).reshape(-1), groups.reshape(-1), strata.reshape(-1)
 
@@ -102,12 +111,21 @@ def test_intervals_against_scipy(rng):
     sums, sizes = np.array([p.sum() for p in parts]), np.array([len(p) for p in parts])
     assert len(set(sizes)) > 1
     theirs = scipy.stats.bootstrap(
-        (sums, sizes), lambda s, n, axis: s.sum(axis) / n.sum(axis), paired=True, n_resamples=40_000, method="percentile", rng=rng
+        (sums, sizes),
+        lambda s, n, axis: s.sum(axis) / n.sum(axis),
+        paired=True,
+        n_resamples=40_000,
+        method="percentile",
+        rng=rng,
     ).confidence_interval
     low, high = mh.bootstrap_interval(values, groups=groups, n_resamples=40_000)
     width = theirs.high - theirs.low
-    assert low == pytest.approx(theirs.low, abs=0.02 * width) and high == pytest.approx(theirs.high, abs=0.02 * width)
-    comparison = mh.paired_bootstrap(np.zeros(len(values)), values, groups=groups, n_resamples=40_000)
+    assert low == pytest.approx(theirs.low, abs=0.02 * width) and high == pytest.approx(
+        theirs.high, abs=0.02 * width
+    )
+    comparison = mh.paired_bootstrap(
+        np.zeros(len(values)), values, groups=groups, n_resamples=40_000
+    )
     assert (comparison.low, comparison.high) == (low, high)
     assert comparison.difference == pytest.approx(values.mean())
     assert (comparison.n, comparison.n_groups) == (len(values), len(sizes))
@@ -118,8 +136,12 @@ def test_intervals_against_scipy(rng):
 def test_p_value_against_scipy(rng):
     values, groups, _ = grouped_rows(rng, 10, effect=0.5)
     sums = np.bincount(groups, values)
-    exact = scipy.stats.permutation_test((sums,), lambda x, axis: x.mean(axis), permutation_type="samples", n_resamples=np.inf)
-    p = mh.paired_bootstrap(np.zeros(len(values)), values, groups=groups, n_resamples=40_000).p_value
+    exact = scipy.stats.permutation_test(
+        (sums,), lambda x, axis: x.mean(axis), permutation_type="samples", n_resamples=np.inf
+    )
+    p = mh.paired_bootstrap(
+        np.zeros(len(values)), values, groups=groups, n_resamples=40_000
+    ).p_value
     assert 0.02 < exact.pvalue < 0.6
     assert p == pytest.approx(exact.pvalue, abs=0.01)
 
@@ -128,7 +150,9 @@ def test_sides_and_order():
     better = mh.paired_bootstrap([0, 0, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1])
     assert better.difference == pytest.approx(5 / 6) and better.low > 0
     worse = mh.paired_bootstrap([1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 1])
-    assert worse.difference == -better.difference and worse.p_value == pytest.approx(better.p_value, abs=0.01)
+    assert worse.difference == -better.difference and worse.p_value == pytest.approx(
+        better.p_value, abs=0.01
+    )
     same = mh.paired_bootstrap([1, 0, 1], [1, 0, 1])
     assert (same.difference, same.low, same.high, same.p_value) == (0, 0, 0, 1)
     assert "+83.3 points" in str(better) and "6 rows in 6 groups" in str(better)
@@ -141,14 +165,18 @@ def test_type_one_error_is_nominal_with_grouped_rows(rng, languages):
     for k in range(n):
         values, groups, strata = grouped_rows(rng, 40, languages=languages)
         zeros = np.zeros(len(values))
-        c = mh.paired_bootstrap(zeros, values, groups=groups, strata=strata, n_resamples=400, seed=k)
+        c = mh.paired_bootstrap(
+            zeros, values, groups=groups, strata=strata, n_resamples=400, seed=k
+        )
         by_group += c.p_value <= 0.05
         covered += c.low <= 0 <= c.high
         if k < 100:
             by_row += mh.paired_bootstrap(zeros, values, n_resamples=400, seed=k).p_value <= 0.05
     within = 3 * math.sqrt(0.05 * 0.95 / n)
     assert abs(by_group / n - 0.05) < within
-    assert abs(covered / n - 0.95) < within + 0.015  # a percentile interval of 40 groups is a little narrow
+    assert (
+        abs(covered / n - 0.95) < within + 0.015
+    )  # a percentile interval of 40 groups is a little narrow
     assert by_row / 100 > 0.15  # rows taken for independent: the mistake this guards against
 
 
@@ -166,14 +194,19 @@ def test_languages_weigh_alike_and_groups_are_drawn_in_all(rng):
     values, groups, _ = grouped_rows(rng, 30)
     once = mh.bootstrap_interval(values, groups=groups, n_resamples=4000)
     twice = mh.bootstrap_interval(
-        np.tile(values, 2), groups=np.tile(groups, 2), strata=np.repeat(["a", "b"], len(values)), n_resamples=4000
+        np.tile(values, 2),
+        groups=np.tile(groups, 2),
+        strata=np.repeat(["a", "b"], len(values)),
+        n_resamples=4000,
     )
     assert twice == pytest.approx(once)
 
 
 def test_seeds_and_chunks(rng):
     values, groups, _ = grouped_rows(rng, 30)
-    first, again, other = (mh.bootstrap_interval(values, groups=groups, n_resamples=2500, seed=s) for s in (1, 1, 2))
+    first, again, other = (
+        mh.bootstrap_interval(values, groups=groups, n_resamples=2500, seed=s) for s in (1, 1, 2)
+    )
     assert first == again != other
 
 
@@ -198,7 +231,11 @@ def test_holm_by_hand():
 
 # -- translation ------------------------------------------------------------------------------------------------
 
-ENGLISH = ["The cat sleeps on the old chair.", "It rained all night, so the river is high.", "Nobody knows who wrote this letter."] * 4
+ENGLISH = [
+    "The cat sleeps on the old chair.",
+    "It rained all night, so the river is high.",
+    "Nobody knows who wrote this letter.",
+] * 4
 CLOSE = [s.replace("old", "ancient").replace("high", "deep") for s in ENGLISH]
 FAR = ["The dog.", "A river it is in the night of all.", "Who wrote?"] * 4
 
@@ -208,10 +245,19 @@ def test_quality_equals_sacrebleu():
     assert quality["bleu"] == sacrebleu.corpus_bleu(CLOSE, [ENGLISH]).score
     assert quality["chrf"] == sacrebleu.corpus_chrf(CLOSE, [ENGLISH], word_order=2).score
     assert "tok:13a" in quality["bleu_signature"] and "nw:2" in quality["chrf_signature"]
-    assert quality["bleu_low"] <= quality["bleu_high"] and quality["chrf_low"] <= quality["chrf_high"]
+    assert (
+        quality["bleu_low"] <= quality["bleu_high"] and quality["chrf_low"] <= quality["chrf_high"]
+    )
     wrong = ENGLISH[1:] + ENGLISH[:1]
-    assert quality["chrf_floor"] == sacrebleu.corpus_chrf(CLOSE, [wrong], word_order=2).score < quality["chrf"]
-    assert [mh.translation_quality(texts, ENGLISH, "en")["translates"] for texts in (CLOSE, wrong, [""] * 12)] == [True, False, False]
+    assert (
+        quality["chrf_floor"]
+        == sacrebleu.corpus_chrf(CLOSE, [wrong], word_order=2).score
+        < quality["chrf"]
+    )
+    assert [
+        mh.translation_quality(texts, ENGLISH, "en")["translates"]
+        for texts in (CLOSE, wrong, [""] * 12)
+    ] == [True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +271,10 @@ def test_quality_equals_sacrebleu():
 def test_bleu_finds_the_words_of_each_language(target, tokenizer, reference, hypothesis):
     quality = mh.translation_quality([hypothesis], [reference], target)
     assert f"tok:{tokenizer}" in quality["bleu_signature"]
-    assert quality["bleu"] > sacrebleu.BLEU(tokenize="13a").corpus_score([hypothesis], [[reference]]).score + 4
+    assert (
+        quality["bleu"]
+        > sacrebleu.BLEU(tokenize="13a").corpus_score([hypothesis], [[reference]]).score + 4
+    )
 
 
 def test_paired_significance():
@@ -233,7 +282,9 @@ def test_paired_significance():
     assert list(table.index) == ["bleu", "chrf"]
     assert (table["p_value"] < 0.01).all() and (table["after"] > table["before"]).all()
     assert table["after"]["bleu"] == pytest.approx(sacrebleu.corpus_bleu(CLOSE, [ENGLISH]).score)
-    assert table["before"]["chrf"] == pytest.approx(sacrebleu.corpus_chrf(FAR, [ENGLISH], word_order=2).score)
+    assert table["before"]["chrf"] == pytest.approx(
+        sacrebleu.corpus_chrf(FAR, [ENGLISH], word_order=2).score
+    )
     mixed = [c if i % 2 else e for i, (c, e) in enumerate(zip(CLOSE, ENGLISH))]
     other = [e if i % 2 else c for i, (c, e) in enumerate(zip(CLOSE, ENGLISH))]
     assert mh.compare_translations(mixed, other, ENGLISH, "en")["p_value"].min() > 0.05
@@ -247,7 +298,14 @@ def test_as_many_references():
 
 
 def test_degenerate_outputs():
-    texts = ["", " \n", "Le chat dort.", "the same the same the same the same", "ha ha. That is that.", "是的是的是的是的是的是的是的是的"]
+    texts = [
+        "",
+        " \n",
+        "Le chat dort.",
+        "the same the same the same the same",
+        "ha ha. That is that.",
+        "是的是的是的是的是的是的是的是的",
+    ]
     sources = ["a", "b", "Le chat dort. ", "d", "e", "f"]
     assert mh.degenerate_outputs(texts, sources) == {"empty": 2, "copied": 1, "repeated": 2}
     assert mh.degenerate_outputs(texts)["copied"] == 0
