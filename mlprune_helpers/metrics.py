@@ -56,8 +56,9 @@ def accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
         ValueError: They are empty, differ in length, or hold anything but whole numbers from 0 (or
             names in both).
     """
-    if _are_names(predictions, "predictions") and _are_names(labels, "labels"):
-        predicted, right = np.asarray(predictions), np.asarray(labels)
+    if _has_names(predictions, "predictions") or _has_names(labels, "labels"):
+        predicted = np.array(_texts(predictions, "predictions"), dtype=object)
+        right = np.array(_texts(labels, "labels"), dtype=object)
     else:
         predicted, right = _indices(predictions, "predictions"), _indices(labels, "labels")
     _check_as_many(predictions=predicted, labels=right)
@@ -562,10 +563,13 @@ def _score_and_interval(
 ) -> dict[str, float | str]:
     """A metric's score, its interval and its signature, by their names in the results."""
     score = metric.corpus_score(hypotheses, [references], n_bootstrap=1000)
+    # Mean and half-width reach beyond the scale where resamples differ much, as when half failed.
+    low = max(0.0, score._mean - score._ci)
+    high = min(score._mean + score._ci, max(100.0, score.score))
     return {
         name: score.score,
-        f"{name}_low": float(score._mean - score._ci),
-        f"{name}_high": float(score._mean + score._ci),
+        f"{name}_low": float(low),
+        f"{name}_high": float(high),
         f"{name}_signature": str(metric.get_signature()),
     }
 
@@ -600,7 +604,9 @@ def _repeats_itself(text: str) -> bool:
 def _check_is_list(values: object, name: str) -> None:
     """A text is a sequence of characters and a set has no order: neither is a list."""
     if isinstance(values, (str, bytes)):
-        raise TypeError(f"{name} is the text {values!r:.80}; a list is needed, if only of one.")
+        raise TypeError(
+            f"{name} is the text {values!r:.80}; a list is needed, also of a single one."
+        )
     unordered = isinstance(values, (Mapping, Set))
     if unordered or not isinstance(values, Collection) or getattr(values, "ndim", 1) == 0:
         raise TypeError(
@@ -623,7 +629,7 @@ def _check_whole_number(value: object, name: str, *, at_least: int) -> None:
         raise ValueError(f"{name} is {value!r}; a whole number is needed, at least {at_least}.")
 
 
-def _elements(values: Collection, name: str) -> list:
+def _elements(values: Any, name: str) -> list[Any]:
     """The elements of a list, or of what is like one: a tuple, an array, a column."""
     _check_is_list(values, name)
     n_dimensions = getattr(values, "ndim", 1)
@@ -637,19 +643,19 @@ def _plain(value: Any) -> Any:
     return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
-def _texts(values: Collection[str], name: str) -> list[str]:
+def _texts(values: Any, name: str) -> list[str]:
     """A list of texts; an element that is none is an error that names its place."""
     texts = _elements(values, name)
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(
-                f"{name}: row {row} is {text!r}; a text is needed. "
-                "Write '' for what is empty, and leave out of all lists what is missing."
+                f"{name}: row {row} is {text!r}; a text is needed, as in all rows. "
+                "Find out why there is none, or leave the row out of all lists."
             )
     return texts
 
 
-def _references(values: Collection[str]) -> list[str]:
+def _references(values: Any) -> list[str]:
     """Texts of which none is blank: a sentence without its translation cannot be scored."""
     references = _texts(values, "references")
     for row, text in enumerate(references):
@@ -661,10 +667,9 @@ def _references(values: Collection[str]) -> list[str]:
     return references
 
 
-def _are_names(values: ArrayLike, name: str) -> bool:
-    """Whether this is a list of texts only."""
-    _check_is_list(values, name)
-    return all(isinstance(value, str) for value in np.asarray(values, dtype=object))
+def _has_names(values: ArrayLike, name: str) -> bool:
+    """Whether this list has a text in it."""
+    return any(isinstance(value, str) for value in _elements(values, name))
 
 
 def _codes(names: Collection[Hashable], name: str) -> np.ndarray:

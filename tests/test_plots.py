@@ -82,8 +82,64 @@ def test_lines_by_layer_without_chance_and_on_a_logarithmic_scale():
 
 
 def test_more_lines_than_markers():
-    drawn(plots.lines_by_layer({str(i): [i, i] for i in range(25)}, ylabel="y"))
-    assert len(plt.gca().lines) == 25
+    ax = drawn(plots.lines_by_layer({str(i): [i, i] for i in range(41)}, ylabel="y"))
+    assert len(ax.lines) == 41
+
+
+def test_more_points_than_markers():
+    frame = pd.DataFrame({"x": "fr", "arm": range(41), "y": 0.5, "low": 0.4, "high": 0.6})
+    ax = plots.points_with_intervals(frame, x="x", y="y", hue="arm")
+    assert len(ax.containers) == 41
+
+
+@pytest.mark.parametrize("values", [[], "123", ["1", "2"], [[1, 2], [3, 4]], [1j]])
+def test_a_line_is_a_row_of_numbers(values):
+    with pytest.raises(ValueError, match="'French'.*row of numbers"):
+        plots.lines_by_layer({"French": values}, ylabel="y")
+    assert not plt.get_fignums()  # no empty figure is left
+
+
+def test_a_line_may_have_gaps():
+    ax = plots.lines_by_layer({"French": [0.1, None, float("nan"), 0.4]}, ylabel="y")
+    assert np.isnan(ax.lines[0].get_ydata()).tolist() == [False, True, True, False]
+
+
+def test_nothing_to_draw_is_refused():
+    for call in (
+        lambda: plots.lines_by_layer({}, ylabel="y"),
+        lambda: plots.matrix_images({}),
+        lambda: plots.heatmap(pd.DataFrame(), label="share"),
+        lambda: plots.points_with_intervals(INTERVALS[:0], x="language", y="accuracy", hue="arm"),
+        lambda: plots.differences(INTERVALS[:0], label="arm", value="accuracy", xlabel="points"),
+    ):
+        with pytest.raises(ValueError, match="is empty"):
+            call()
+
+
+def test_a_column_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="no column 'acuracy'; it has: 'language', .*'accuracy'"):
+        plots.points_with_intervals(INTERVALS, x="language", y="acuracy", hue="arm")
+    with pytest.raises(ValueError, match="no column 'lower'"):
+        plots.differences(INTERVALS, label="arm", value="accuracy", low="lower", xlabel="points")
+    with pytest.raises(TypeError, match="a data frame is needed"):
+        plots.heatmap(INTERVALS["accuracy"], label="share")
+
+
+@pytest.mark.parametrize("column", ["language", "arm"])
+def test_a_point_without_a_place_is_refused(column):
+    """pandas takes no missing name for equal, so the point would not be drawn."""
+    frame = INTERVALS.copy()
+    frame.loc[2, column] = None
+    with pytest.raises(ValueError, match=f"Row 2 has no '{column}'"):
+        plots.points_with_intervals(frame, x="language", y="accuracy", hue="arm")
+    with pytest.raises(ValueError, match=f"Row 2 has no '{column}'"):
+        plots.differences(frame, label=column, value="accuracy", xlabel="points")
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 2, 3), (0, 3)])
+def test_a_matrix_has_rows_and_columns(shape):
+    with pytest.raises(ValueError, match="'mask' has the shape"):
+        plots.matrix_images({"mask": np.zeros(shape)})
 
 
 @pytest.mark.parametrize("options", [{}, {"center": 0.0, "annotate": True}, {"vmin": 0, "vmax": 1}])
