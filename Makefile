@@ -1,5 +1,5 @@
 # make book     run the notebooks and build the site; again: only what has changed
-# make test     check the code style, run all tests
+# make test     check style and types, run all tests
 # make bench    time the slow parts
 # make serve    look at the site on http://127.0.0.1:8000
 # make lock     renew requirements.lock from pyproject.toml; remove the lock first to get the newest versions
@@ -22,6 +22,8 @@ book: .venv/ready
 
 test: .venv/ready
 	$(VENV) -m ruff check .
+	$(VENV) -m ruff format --check .
+	$(VENV) -m mypy
 	$(VENV) -m pytest
 
 bench: .venv/ready
