@@ -5,10 +5,8 @@ Two kinds of features: dimensions of the residual stream between the blocks, and
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +15,19 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from .models import LanguageModel, written_beside
-from .prompts import encode, padded, run_in_batches
+from .batching import encode, padded, run_in_batches
+from .files import written_beside
+from .hooks import InputSquares, residual_stream
+from .models.language_model import LanguageModel
 
 PADDINGS = ("masked", "counted")
 
 
 def _per_token(name: str, doc: str) -> property:
-    return property(lambda stats: getattr(stats, name) / stats.n_tokens, doc=f"{doc}  (n_layers + 1, hidden_size).")
+    return property(
+        lambda stats: getattr(stats, name) / stats.n_tokens,
+        doc=f"{doc}  (n_layers + 1, hidden_size).",
+    )
 
 
 @dataclass
@@ -69,8 +72,12 @@ class ActivationStats:
         return self.hidden / np.sqrt(self.n_tokens)
 
     mean = _per_token("hidden_sum", "Mean over tokens, with its sign: what mean ablation puts in.")
-    share_above = _per_token("hidden_above", "Share of tokens at which a feature exceeds ``threshold``.")
-    share_massive = _per_token("hidden_massive", "Share of tokens at which a feature is a massive activation.")
+    share_above = _per_token(
+        "hidden_above", "Share of tokens at which a feature exceeds ``threshold``."
+    )
+    share_massive = _per_token(
+        "hidden_massive", "Share of tokens at which a feature is a massive activation."
+    )
 
     @property
     def inputs(self) -> dict[str, np.ndarray]:
@@ -79,22 +86,37 @@ class ActivationStats:
 
     def merge(self, other: ActivationStats) -> ActivationStats:
         """The statistics of both sets of prompts together, as one pass over both gives them."""
-        if self.input_squares.keys() != other.input_squares.keys() or self.hidden_max.shape != other.hidden_max.shape:
+        if (
+            self.input_squares.keys() != other.input_squares.keys()
+            or self.hidden_max.shape != other.hidden_max.shape
+        ):
             raise ValueError("These statistics are of different models and cannot be merged.")
         if self.threshold != other.threshold:
-            raise ValueError(f"Thresholds {self.threshold} and {other.threshold} differ: collect both with the same.")
+            raise ValueError(
+                f"Thresholds {self.threshold} and {other.threshold} differ: collect both with the same."
+            )
         return ActivationStats(
             np.concatenate([self.prompt_squares, other.prompt_squares]),
             np.concatenate([self.prompt_tokens, other.prompt_tokens]),
-            {name: squares + other.input_squares[name] for name, squares in self.input_squares.items()},
+            {
+                name: squares + other.input_squares[name]
+                for name, squares in self.input_squares.items()
+            },
             np.maximum(self.hidden_max, other.hidden_max),
-            *(getattr(self, x) + getattr(other, x) for x in ("hidden_sum", "hidden_above", "hidden_massive")),
+            *(
+                getattr(self, x) + getattr(other, x)
+                for x in ("hidden_sum", "hidden_above", "hidden_massive")
+            ),
             self.threshold,
         )
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, complete or not at all."""
-        arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name != "input_squares"}
+        arrays = {
+            f.name: np.asarray(getattr(self, f.name))
+            for f in fields(self)
+            if f.name != "input_squares"
+        }
         arrays |= {f"inputs/{name}": squares for name, squares in self.input_squares.items()}
         with written_beside(path) as beside:
             save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, beside)
@@ -103,7 +125,11 @@ class ActivationStats:
     def load(cls, path: str | Path) -> ActivationStats:
         with safe_open(str(path), framework="np") as file:
             arrays = {key: file.get_tensor(key) for key in file.keys()}
-        inputs = {key.removeprefix("inputs/"): arrays.pop(key) for key in list(arrays) if key.startswith("inputs/")}
+        inputs = {
+            key.removeprefix("inputs/"): arrays.pop(key)
+            for key in list(arrays)
+            if key.startswith("inputs/")
+        }
         return cls(input_squares=inputs, threshold=arrays.pop("threshold").item(), **arrays)
 
 
@@ -123,10 +149,15 @@ def collect_activations(
     ids, lengths = token_ids(lm, prompts, max_length, padding)
     shortest = min(map(len, ids))
     if not 0 <= skip_first < shortest:
-        raise ValueError(f"skip_first is {skip_first}; allowed: 0 to {shortest - 1}, one token less than the shortest prompt.")
+        raise ValueError(
+            f"skip_first is {skip_first}; allowed: 0 to {shortest - 1}, one token less than the shortest prompt."
+        )
     shape = len(lm.layers) + 1, lm.hidden_size
     squares, tokens = np.zeros((len(ids), *shape), np.float32), np.zeros(len(ids), np.int64)
-    largest, sums = np.zeros(shape, np.float32), [np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64)]
+    largest, sums = (
+        np.zeros(shape, np.float32),
+        [np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64)],
+    )
     inputs = InputSquares(lm.prunable)
 
     def run(indices: list[int]) -> None:
@@ -139,7 +170,13 @@ def collect_activations(
             hidden = hidden.float().masked_fill(~counted.to(hidden.device)[..., None], 0)
             size, over = hidden.abs(), (0, 1)
             massive = size > (1000 * size.median(dim=-1, keepdim=True).values).clamp_min(100)
-            found = size.square().sum(1), size.amax(over), hidden.double().sum(over), (size > threshold).sum(over), massive.sum(over)
+            found = (
+                size.square().sum(1),
+                size.amax(over),
+                hidden.double().sum(over),
+                (size > threshold).sum(over),
+                massive.sum(over),
+            )
             seen[layer] = [x.cpu().numpy() for x in found]
 
         with torch.inference_mode(), residual_stream(lm, see), inputs.counting(counted):
@@ -154,95 +191,18 @@ def collect_activations(
     run_in_batches(lengths, token_budget, run, "activations")
     if not np.isfinite(squares).all():
         layer = int(np.argwhere(~np.isfinite(squares))[:, 1].min())
-        raise ValueError(f"{lm.name}: hidden states are not finite from layer {layer} on; load the model in float32.")
+        raise ValueError(
+            f"{lm.name}: hidden states are not finite from layer {layer} on; load the model in float32."
+        )
     input_squares = {name: x.cpu().numpy() for name, x in inputs.checked().items()}
     return ActivationStats(squares, tokens, input_squares, largest, *sums, float(threshold))
 
 
-def token_ids(lm: LanguageModel, prompts: Sequence[str], max_length: int, padding: str) -> tuple[list[list[int]], list[int]]:
+def token_ids(
+    lm: LanguageModel, prompts: Sequence[str], max_length: int, padding: str
+) -> tuple[list[list[int]], list[int]]:
     """Ids of every prompt, cut at ``max_length``, and the length it is padded to at least."""
     if padding not in PADDINGS:
         raise ValueError(f"padding is {padding!r}; allowed: {', '.join(PADDINGS)}.")
     ids = encode(lm, prompts, max_length)
     return ids, [max_length if padding == "counted" else len(x) for x in ids]
-
-
-def hidden_input(args: tuple, kwargs: dict) -> Tensor:
-    """The hidden states (batch, length, hidden) that a decoder block is called with."""
-    return args[0] if args else kwargs["hidden_states"]
-
-
-@contextlib.contextmanager
-def residual_stream(lm: LanguageModel, see: Callable[[int, Tensor], Tensor | None]) -> Iterator[None]:
-    """While active, a forward pass calls ``see(layer, hidden)`` for layers 0 … n_layers.
-
-    ``hidden``: (batch, length, hidden_size).  A tensor that ``see`` returns takes its place.
-    """
-
-    def before(module, args, kwargs, layer):
-        if (new := see(layer, hidden_input(args, kwargs))) is not None:
-            return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
-
-    def after(module, args, output):
-        if (new := see(len(lm.layers), output[0] if isinstance(output, tuple) else output)) is not None:
-            return (new, *output[1:]) if isinstance(output, tuple) else new
-
-    with contextlib.ExitStack() as hooks:
-        for i, block in enumerate(lm.layers):
-            hooks.enter_context(block.register_forward_pre_hook(partial(before, layer=i), with_kwargs=True))
-        hooks.enter_context(lm.layers[-1].register_forward_hook(after))
-        yield
-
-
-class InputSquares:
-    """Running sums over the inputs of matrices, in float32 or better whatever the model's own type.
-
-    ``sums``: {name: sum of squares (in,), float64}; with ``products``, {name: sum of x xᵀ (in, in)}, for SparseGPT.
-    """
-
-    class LastInput(Exception):
-        """All matrices have seen their inputs; what the last one makes of it does not matter."""
-
-    def __init__(self, matrices: dict[str, torch.nn.Module], products: bool = False):
-        self.matrices, self.products, self.sums, self.calls = matrices, products, {}, 0
-
-    @contextlib.contextmanager
-    def counting(self, counted: Tensor, weight: float = 1.0, stop_at: int | None = None) -> Iterator[None]:
-        """Add, times ``weight``, what comes in at ``counted`` (batch, length); nothing, if the pass fails.
-
-        ``stop_at``: the pass ends at this call of a matrix, once its input has been seen.
-        """
-        batch: dict[str, Tensor] = {}
-        last: list = [None, None]  # query, key and value read the same tensor: square it once
-        everything, calls = bool(counted.all()), 0
-
-        def before(module, args, name):
-            nonlocal calls
-            inputs, calls = args[0], calls + 1
-            if inputs is not last[0]:
-                rows = inputs.flatten(0, -2)  # OPT has put batch and length into one dimension already
-                rows = rows if everything else rows[counted.flatten().to(rows.device)]
-                rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-                squares = rows.T @ rows if self.products else torch.linalg.vector_norm(rows, dim=0).double().square()
-                last[:] = inputs, squares * weight
-            batch[name] = batch[name] + last[1] if name in batch else last[1]
-            if calls == stop_at:
-                raise self.LastInput
-
-        with contextlib.ExitStack() as hooks:
-            for name, module in self.matrices.items():
-                hooks.enter_context(module.register_forward_pre_hook(partial(before, name=name)))
-            with contextlib.suppress(self.LastInput):
-                yield
-        self.calls = calls
-        for name, squares in batch.items():
-            self.sums[name] = self.sums[name] + squares if name in self.sums else squares
-
-    def checked(self) -> dict[str, Tensor]:
-        """{name: sums}, checked to be there and finite."""
-        for name in self.matrices:
-            if name not in self.sums:
-                raise ValueError(f"{name} was never used in the forward pass, so its inputs are unknown.")
-            if not torch.isfinite(self.sums[name]).all():
-                raise ValueError(f"Inputs of {name} are not finite; load the model in float32 or bfloat16.")
-        return {name: self.sums[name] for name in self.matrices}

@@ -1,4 +1,4 @@
-"""What is large, where it differs, whether that is more than chance, and what happens without it.
+"""What is large, where it differs, and whether that is more than chance.
 
 A feature is one dimension of the residual stream at one layer.  Arrays of features have the shape
 (n_layers + 1, hidden_size): layer ``l`` is what block ``l`` receives, the last one is what the last block puts out.
@@ -6,8 +6,7 @@ A feature is one dimension of the residual stream at one layer.  Arrays of featu
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -15,9 +14,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .activations import ActivationStats, residual_stream
-from .models import LanguageModel
-from .prompts import encode, padded, run_in_batches
+from .activations import ActivationStats
+from .batching import encode, padded, run_in_batches
+from .hooks import residual_stream
+from .models.language_model import LanguageModel
 
 
 def top_features(norms: np.ndarray, fraction: float = 0.3) -> np.ndarray:
@@ -25,7 +25,9 @@ def top_features(norms: np.ndarray, fraction: float = 0.3) -> np.ndarray:
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction is {fraction}; allowed: a number in (0, 1].")
     norms = np.asarray(norms)
-    order = np.argsort(-norms, axis=-1, kind="stable")[..., : int(fraction * norms.shape[-1] + 1e-9)]
+    order = np.argsort(-norms, axis=-1, kind="stable")[
+        ..., : int(fraction * norms.shape[-1] + 1e-9)
+    ]
     chosen = np.zeros(norms.shape, dtype=bool)
     np.put_along_axis(chosen, order, True, axis=-1)
     return chosen
@@ -40,12 +42,17 @@ def overlap(a: np.ndarray, b: np.ndarray, *, top: float = 0.3, bottom: float = 0
     return (large & small).sum(axis=-1) / large.sum(axis=-1)
 
 
-def relative_change(translation: ActivationStats, control: ActivationStats, *, per_prompt: bool = False) -> np.ndarray:
+def relative_change(
+    translation: ActivationStats, control: ActivationStats, *, per_prompt: bool = False
+) -> np.ndarray:
     """log2 of the ratio of root mean squares, (n_layers + 1, hidden_size).  0: as large (or silent); 1: twice as large.
 
     ``per_prompt``: prompt i against prompt i, (n_prompts, n_layers + 1, hidden_size).
     """
-    rms = [np.sqrt(s.prompt_squares / s.prompt_tokens[:, None, None]) if per_prompt else s.rms for s in (translation, control)]
+    rms = [
+        np.sqrt(s.prompt_squares / s.prompt_tokens[:, None, None]) if per_prompt else s.rms
+        for s in (translation, control)
+    ]
     above, below = (np.maximum(x, np.finfo(np.float32).tiny) for x in rms)
     return np.log2(above / below)
 
@@ -69,12 +76,16 @@ def sign_flip_test(
         raise ValueError(f"alternative is {alternative!r}; allowed: 'greater', 'two-sided'.")
     if not isinstance(control, ActivationStats):
         settings = {"alternative": alternative, "n_flips": n_flips, "seed": seed}
-        change, p_values = (np.stack(x) for x in zip(*(sign_flip_test(translation, c, **settings) for c in control)))
+        change, p_values = (
+            np.stack(x) for x in zip(*(sign_flip_test(translation, c, **settings) for c in control))
+        )
         least = (np.abs(change) if alternative == "two-sided" else change).argmin(axis=0)[None]
         return np.take_along_axis(change, least, axis=0)[0], p_values.max(axis=0)
     n, others = len(translation.prompt_tokens), len(control.prompt_tokens)
     if n != others or n < 2:
-        raise ValueError(f"{n} translation and {others} control prompts; the test needs pairs, and at least two.")
+        raise ValueError(
+            f"{n} translation and {others} control prompts; the test needs pairs, and at least two."
+        )
     change = relative_change(translation, control, per_prompt=True)
     flat = change.reshape(n, -1).astype(np.float64)
     # Over its root sum of squares, which no flip alters, a sum grows with Student's t: no need to go on to t.
@@ -83,9 +94,13 @@ def sign_flip_test(
     if n <= np.log2(n_flips):
         signs = np.array(list(product([1, -1], repeat=n)))
     else:
-        signs = np.vstack([np.ones((1, n)), np.random.default_rng(seed).choice([-1, 1], (n_flips - 1, n))])
+        signs = np.vstack(
+            [np.ones((1, n)), np.random.default_rng(seed).choice([-1, 1], (n_flips - 1, n))]
+        )
     maxima = np.sort([sided(flip @ flat).max() for flip in signs.astype(np.float32)])
-    reached = len(maxima) - np.searchsorted(maxima, sided(flat.sum(axis=0)) - 1e-5)  # but for rounding
+    reached = len(maxima) - np.searchsorted(
+        maxima, sided(flat.sum(axis=0)) - 1e-5
+    )  # but for rounding
     return change.mean(axis=0), (reached / len(maxima)).reshape(change.shape[1:])
 
 
@@ -103,7 +118,9 @@ def translation_specific_features(
     controls = [control] if isinstance(control, ActivationStats) else list(control)
     if method == "overlap":
         large = top_features(translation.hidden_per_prompt, top)
-        return np.logical_and.reduce([large & top_features(-c.hidden_per_prompt, bottom) for c in controls])
+        return np.logical_and.reduce(
+            [large & top_features(-c.hidden_per_prompt, bottom) for c in controls]
+        )
     if method == "test":
         return sign_flip_test(translation, controls, seed=seed)[1] <= alpha
     if method != "relative":
@@ -126,10 +143,15 @@ def feature_stability(
     every = [translation, *([control] if isinstance(control, ActivationStats) else control)]
     n = min(len(stats.prompt_tokens) for stats in every)
     if n < 2 or n_splits < 1:
-        raise ValueError(f"{n} prompts and n_splits {n_splits}; needed: at least two prompts and one split.")
+        raise ValueError(
+            f"{n} prompts and n_splits {n_splits}; needed: at least two prompts and one split."
+        )
 
     def chosen(half):
-        first, *rest = (replace(s, prompt_squares=s.prompt_squares[half], prompt_tokens=s.prompt_tokens[half]) for s in every)
+        first, *rest = (
+            replace(s, prompt_squares=s.prompt_squares[half], prompt_tokens=s.prompt_tokens[half])
+            for s in every
+        )
         return translation_specific_features(first, rest, **settings)
 
     rng, rows = np.random.default_rng(seed), []
@@ -138,14 +160,26 @@ def feature_stability(
         size_a, size_b = a.sum(axis=1), b.sum(axis=1)
         expected = size_a * size_b / a.shape[1]  # shared, if both were drawn at random
         with np.errstate(invalid="ignore"):
-            jaccard, chance = (a & b).sum(axis=1) / (a | b).sum(axis=1), expected / (size_a + size_b - expected)
+            jaccard, chance = (
+                (a & b).sum(axis=1) / (a | b).sum(axis=1),
+                expected / (size_a + size_b - expected),
+            )
         rows.append(pd.DataFrame({"layer": range(len(a)), "jaccard": jaccard, "chance": chance}))
     groups = pd.concat(rows).groupby("layer")
-    return groups.mean().assign(low=groups["jaccard"].min(), high=groups["jaccard"].max()).reset_index()
+    return (
+        groups.mean()
+        .assign(low=groups["jaccard"].min(), high=groups["jaccard"].max())
+        .reset_index()
+    )
 
 
 def matched_random_features(
-    features: np.ndarray, norms: np.ndarray, *, exclude: np.ndarray | None = None, seed: int = 0, nearest: int = 10
+    features: np.ndarray,
+    norms: np.ndarray,
+    *,
+    exclude: np.ndarray | None = None,
+    seed: int = 0,
+    nearest: int = 10,
 ) -> np.ndarray:
     """Random other features, as many at each layer and of similar size: the control for an ablation.
 
@@ -157,7 +191,9 @@ def matched_random_features(
     taken = features if exclude is None else features | exclude
     for layer, row in enumerate(features):
         if row.sum() > (~taken[layer]).sum():
-            raise ValueError(f"{row.sum()} of {row.size} features at layer {layer}: too few others to match. Choose fewer.")
+            raise ValueError(
+                f"{row.sum()} of {row.size} features at layer {layer}: too few others to match. Choose fewer."
+            )
         for feature in rng.permutation(np.flatnonzero(row)):
             others = np.flatnonzero(~taken[layer] & ~drawn[layer])
             order = np.argsort(np.abs(size[layer, others] - size[layer, feature]), kind="stable")
@@ -165,43 +201,12 @@ def matched_random_features(
     return drawn
 
 
-@contextlib.contextmanager
-def zero_features(
-    lm: LanguageModel, features: Mapping[int, Sequence[int] | np.ndarray] | np.ndarray, *, values: np.ndarray | None = None
-) -> Iterator[None]:
-    """While active, the given features of the residual stream are zero at the given layers, at every position.
-
-    ``features``: {layer: dimensions (integers, or a bool mask)}, or a bool array (n_layers + 1, hidden_size).
-    ``values`` (n_layers + 1, hidden_size) are put there instead of zero: ``stats.mean`` for mean ablation.
-    The fingerprint of ``lm`` is another one meanwhile, so no cached result of the intact model is used.
-    """
-    shape = len(lm.layers) + 1, lm.hidden_size
-    put = torch.zeros(shape) if values is None else torch.as_tensor(np.asarray(values, dtype=np.float32))
-    if put.shape != shape or not put.isfinite().all():
-        raise ValueError(f"values are {tuple(put.shape)}; allowed: finite numbers of shape {shape}, such as stats.mean.")
-    chosen: dict[int, torch.Tensor] = {}
-    for layer, dimensions in enumerate(features) if isinstance(features, np.ndarray) else features.items():
-        dimensions = np.asarray(dimensions)
-        dimensions = np.flatnonzero(dimensions) if dimensions.dtype == bool else dimensions
-        wrong = dimensions[(dimensions < 0) | (dimensions >= shape[1])].tolist()
-        if not 0 <= layer < shape[0] or wrong:
-            raise ValueError(f"layer {layer}, dimensions {wrong}; allowed: layers 0 to {shape[0] - 1}, dimensions 0 to {shape[1] - 1}.")
-        if len(dimensions):
-            chosen[layer] = torch.as_tensor(dimensions, dtype=torch.long)
-
-    def see(layer, hidden):
-        if layer in chosen:
-            hidden = hidden.clone()
-            hidden[..., chosen[layer]] = put[layer, chosen[layer]].to(hidden)
-            return hidden
-
-    what = {layer: sorted(chosen[layer].tolist()) for layer in sorted(chosen)}
-    with lm.intervening("zero", what, values if values is None else put.numpy()), residual_stream(lm, see):
-        yield
-
-
 def logit_lens(
-    lm: LanguageModel, prompts: Sequence[str], token_sets: Mapping[str, Sequence[int]], *, token_budget: int = 2048
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    token_sets: Mapping[str, Sequence[int]],
+    *,
+    token_budget: int = 2048,
 ) -> dict[str, np.ndarray]:
     """What every layer, read through the final norm and the output head, predicts after each prompt.
 

@@ -18,12 +18,22 @@ def use_style() -> None:
     """Set fonts, grid and palette for the figures of a notebook, and show long texts in its tables."""
     pd.options.display.max_colwidth = 200
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
-    plt.rcParams |= {"figure.facecolor": "white", "savefig.facecolor": "white", "figure.figsize": (8, 4.2), "figure.dpi": 110}
+    plt.rcParams |= {
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+        "figure.figsize": (8, 4.2),
+        "figure.dpi": 110,
+    }
 
 
 def lines_by_layer(
-    series: Mapping[str, Sequence[float]], *, ylabel: str, chance: float | None = None, chance_label: str = "chance",
-    title: str = "", log: bool = False,
+    series: Mapping[str, Sequence[float]],
+    *,
+    ylabel: str,
+    chance: float | None = None,
+    chance_label: str = "chance",
+    title: str = "",
+    log: bool = False,
 ) -> plt.Axes:
     """One line a name over the layers 0 … L; ``chance`` is drawn as a dashed line."""
     _, ax = plt.subplots()
@@ -51,7 +61,9 @@ def heatmap(
 
 def matrix_images(matrices: Mapping[str, np.ndarray], *, title: str = "") -> plt.Axes:
     """Matrices side by side, (rows, columns) as pixels; booleans in black (True) and white."""
-    figure, axes = plt.subplots(1, len(matrices), figsize=(3.2 * len(matrices), 3.4), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(matrices), figsize=(3.2 * len(matrices), 3.4), squeeze=False, layout="constrained"
+    )
     for ax, (name, matrix) in zip(axes[0], matrices.items()):
         boolean = np.asarray(matrix).dtype == bool
         look = dict(cmap="gray_r", vmin=0, vmax=1) if boolean else dict(cmap="viridis")
@@ -85,7 +97,16 @@ def points_with_intervals(
     return ax
 
 
-def differences(frame: pd.DataFrame, *, label: str, value: str, low: str = "low", high: str = "high", xlabel: str, title: str = "") -> plt.Axes:
+def differences(
+    frame: pd.DataFrame,
+    *,
+    label: str,
+    value: str,
+    low: str = "low",
+    high: str = "high",
+    xlabel: str,
+    title: str = "",
+) -> plt.Axes:
     """Differences with their intervals, one a line, against a line at zero."""
     _, ax = plt.subplots(figsize=(8, 1.4 + 0.34 * len(frame)))
     at = np.arange(len(frame))[::-1]

@@ -1,17 +1,14 @@
-"""Sentences to demonstrations, task rows to prompts and choices, strings to batches of token ids."""
+"""Sentences to demonstrations, task rows to prompts and choices: strings only."""
 
 from __future__ import annotations
 
 import string
 import warnings
-from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
-from tqdm import tqdm  # not tqdm.auto: its bars in notebooks ignore TQDM_DISABLE
 
-from .data import LANGUAGES, TASKS, DataError
-from .models import LanguageModel
+from .data.languages import LANGUAGES, DataError
+from .data.tasks import TASKS
 
 PAIRINGS = ("aligned", "mismatched", "blocks")
 
@@ -32,12 +29,16 @@ def build_demonstrations(
     first all of the source, then all of the target.  ``separator``: the published code has the end-of-sequence token.
     """
     if pairing not in PAIRINGS or (pairing != "aligned" and target is None):
-        raise ValueError(f"pairing is {pairing!r}; allowed: {', '.join(PAIRINGS)}, and without a target only 'aligned'.")
+        raise ValueError(
+            f"pairing is {pairing!r}; allowed: {', '.join(PAIRINGS)}, and without a target only 'aligned'."
+        )
     if shots < 1 or n_prompts < 1:
         raise ValueError(f"shots is {shots} and n_prompts {n_prompts}; both must be at least 1.")
     for language in (source, target):
         if language is not None and language not in parallel.column_names:
-            raise DataError(f"No column {language!r} in these sentences; they have {parallel.column_names}.")
+            raise DataError(
+                f"No column {language!r} in these sentences; they have {parallel.column_names}."
+            )
     chosen = _choose(len(parallel), shots, n_prompts, seed)
     partners = chosen if pairing == "aligned" else _partners(chosen)
     first = list(parallel[source])
@@ -47,12 +48,18 @@ def build_demonstrations(
         lines = [f"{LANGUAGES[source]}: {first[i]}{separator}" for i in own]
         if target:
             replies = [f"{LANGUAGES[target]}: {second[i]}{separator}" for i in other]
-            lines = lines + replies if pairing == "blocks" else [x for pair in zip(lines, replies) for x in pair]
+            lines = (
+                lines + replies
+                if pairing == "blocks"
+                else [x for pair in zip(lines, replies) for x in pair]
+            )
         prompts.append("".join(lines))
     return prompts
 
 
-def translation_prompt(sentence: str, source: str, target: str, demonstrations: str = "", separator: str = "\n") -> str:
+def translation_prompt(
+    sentence: str, source: str, target: str, demonstrations: str = "", separator: str = "\n"
+) -> str:
     """``demonstrations`` followed by the sentence, ending right after ``English:``."""
     return f"{demonstrations}{LANGUAGES[source]}: {sentence}{separator}{LANGUAGES[target]}:"
 
@@ -71,7 +78,14 @@ class _Filler(string.Formatter):
 
 
 def task_prompts(
-    task: str, rows, *, template="paper", language: str = "en", shots: int = 0, seed: int = 0, content_free: str | None = None
+    task: str,
+    rows,
+    *,
+    template="paper",
+    language: str = "en",
+    shots: int = 0,
+    seed: int = 0,
+    content_free: str | None = None,
 ) -> tuple[list[str], list[list[str]]]:
     """Prompts, and a list of choices for each; a scored string is prompt + choice.
 
@@ -88,7 +102,9 @@ def task_prompts(
         if not isinstance(text, str):
             ((column, texts),) = text.items()
             if row[column] not in texts:
-                raise DataError(f"{task}: {column} is {row[column]!r}; the template knows {', '.join(texts)}.")
+                raise DataError(
+                    f"{task}: {column} is {row[column]!r}; the template knows {', '.join(texts)}."
+                )
             text = texts[row[column]]
         return fill(text, **row)
 
@@ -103,13 +119,17 @@ def task_prompts(
         for group in dict.fromkeys(groups):
             others = [i for i in rng.permutation(len(rows)) if groups[i] != group][:shots]
             if len(others) < shots:
-                raise DataError(f"{shots} shots asked, but only {len(others)} rows of other groups to draw from.")
+                raise DataError(
+                    f"{shots} shots asked, but only {len(others)} rows of other groups to draw from."
+                )
             before[group] = "".join(solved[i] for i in others)
         shown = [before[group] for group in groups]
     if content_free is not None:
         texts = [f for f in TASKS[task].fields if f != "question" and not f.startswith("choice")]
         rows = [row | dict.fromkeys(texts, content_free) for row in rows]
-    return [before + prompt(row) for before, row in zip(shown, rows)], [choices(row) for row in rows]
+    return [before + prompt(row) for before, row in zip(shown, rows)], [
+        choices(row) for row in rows
+    ]
 
 
 def _template(task: str, template, language: str) -> dict:
@@ -117,66 +137,20 @@ def _template(task: str, template, language: str) -> dict:
     declared = TASKS[task]
     if isinstance(template, str):
         if template not in declared.templates:
-            raise ValueError(f"template is {template!r}; {task} has {', '.join(declared.templates)}, or give a prompt and choices.")
+            raise ValueError(
+                f"template is {template!r}; {task} has {', '.join(declared.templates)}, or give a prompt and choices."
+            )
         found = declared.templates[template]
         if "prompt" not in found and language not in found:
-            raise ValueError(f"{task} has no {template} template in {language!r}, but in {', '.join(found)}; or give a prompt and choices.")
+            raise ValueError(
+                f"{task} has no {template} template in {language!r}, but in {', '.join(found)}; or give a prompt and choices."
+            )
         template = found if "prompt" in found else found[language]
     if set(template) != {"prompt", "choices"} or len(template["choices"]) != len(declared.labels):
-        raise ValueError(f"A template of {task} needs a prompt and {len(declared.labels)} choices (one each: {', '.join(declared.labels)}), not {template!r}.")
+        raise ValueError(
+            f"A template of {task} needs a prompt and {len(declared.labels)} choices (one each: {', '.join(declared.labels)}), not {template!r}."
+        )
     return template
-
-
-def encode(lm: LanguageModel, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
-    """Token ids of each text, special tokens as the tokenizer adds them, cut on the right at ``max_length``."""
-    if isinstance(texts, str):
-        raise TypeError("A list of texts is expected, not one string: put it into a list.")
-    if not texts:
-        raise ValueError("No texts given.")
-    ids = [list(x)[:max_length] for x in lm.tokenizer(list(texts), verbose=False)["input_ids"]]
-    if empty := [i for i, x in enumerate(ids) if not x]:
-        raise ValueError(f"Text {empty[0]} has no tokens: {texts[empty[0]]!r}.")
-    return ids
-
-
-def run_in_batches(
-    lengths: Sequence[int], token_budget: int, run: Callable[[list[int]], None], desc: str | None = None
-) -> None:
-    """Call ``run(indices)`` on batches of similar length, longest first, at most ``token_budget`` padded tokens each.
-
-    ``desc``: what a progress bar says, if there shall be one.
-    A batch for which memory runs out is halved and tried again, so ``run`` must keep nothing of a failed batch.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    with tqdm(total=len(order), desc=desc, leave=False, **({} if desc else {"disable": True})) as bar:
-        while order:
-            size = min(len(order), max(1, token_budget // max(1, lengths[order[0]])))
-            try:
-                run(order[:size])
-                order = order[size:]
-                bar.update(size)
-                continue
-            except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator raises a plain one
-                if size == 1 or "memory" not in str(error):
-                    raise
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()  # out here, where the error no longer holds the batch's tensors
-            token_budget = size * lengths[order[0]] // 2
-
-
-def padded(
-    ids: Sequence[Sequence[int]], device, length: int | None = None, side: str = "right"
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Padded ids and attention mask, both (batch, length).
-
-    Which id pads does not matter to the real tokens: causal attention never looks right, the mask hides what is left.
-    """
-    tokens = torch.zeros(len(ids), length or max(map(len, ids)), dtype=torch.long)
-    mask = torch.zeros_like(tokens)
-    for i, row in enumerate(ids):
-        place = slice(len(row)) if side == "right" else slice(tokens.shape[1] - len(row), None)
-        tokens[i, place], mask[i, place] = torch.tensor(row), 1
-    return tokens.to(device), mask.to(device)
 
 
 def _choose(supply: int, shots: int, n_prompts: int, seed: int) -> np.ndarray:
@@ -191,7 +165,10 @@ def _choose(supply: int, shots: int, n_prompts: int, seed: int) -> np.ndarray:
             "Prompts share sentences, so they are not independent.",
             stacklevel=3,
         )
-    rounds = [rng.permutation(supply)[: per_round * shots].reshape(per_round, shots) for _ in range(-(-n_prompts // per_round))]
+    rounds = [
+        rng.permutation(supply)[: per_round * shots].reshape(per_round, shots)
+        for _ in range(-(-n_prompts // per_round))
+    ]
     return np.concatenate(rounds)[:n_prompts]
 
 
@@ -202,5 +179,7 @@ def _partners(chosen: np.ndarray) -> list[np.ndarray]:
         others = [*chosen[i + 1 :], *chosen[:i], np.roll(own, -1)]
         partners.append(next((other for other in others if not set(own) & set(other)), others[-1]))
     if any((own == other).any() for own, other in zip(chosen, partners)):
-        raise ValueError("Mismatched partners need two sentences or more: raise shots or n_prompts.")
+        raise ValueError(
+            "Mismatched partners need two sentences or more: raise shots or n_prompts."
+        )
     return partners

@@ -16,10 +16,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .models import LanguageModel
-from .prompts import encode, padded, run_in_batches
+from .batching import encode, padded, run_in_batches
+from .models.language_model import LanguageModel
 
-ALLOWED = {"reduction": ("mean", "sum"), "span": ("full", "continuation"), "truncation": ("left", "error")}
+ALLOWED = {
+    "reduction": ("mean", "sum"),
+    "span": ("full", "continuation"),
+    "truncation": ("left", "error"),
+}
 MAX_UNIT = 64  # strings in a unit; bounds the search for units
 
 
@@ -53,21 +57,32 @@ def score_choices(
             raise ValueError(f"{name} is {value!r}; allowed: {', '.join(ALLOWED[name])}.")
     n_choices = {len(c) for c in choices}
     if len(prompts) != len(choices) or len(n_choices) != 1:
-        raise ValueError(f"{len(prompts)} prompts and {len(choices)} lists of {sorted(n_choices)} choices; every prompt needs as many.")
+        raise ValueError(
+            f"{len(prompts)} prompts and {len(choices)} lists of {sorted(n_choices)} choices; every prompt needs as many."
+        )
     (n_choices,) = n_choices
     ids = encode(lm, [p + c for p, cs in zip(prompts, choices) for c in cs])
     starts = [1] * len(ids)
     if span == "continuation":
-        starts = [len(x) for x in encode(lm, [p.rstrip() or p for p in prompts]) for _ in range(n_choices)]
+        starts = [
+            len(x) for x in encode(lm, [p.rstrip() or p for p in prompts]) for _ in range(n_choices)
+        ]
     for i in range(len(ids)):
         if starts[i] >= len(ids[i]):
-            raise ValueError(f"Choice {i % n_choices} of prompt {i // n_choices} adds no token to score.")
+            raise ValueError(
+                f"Choice {i % n_choices} of prompt {i // n_choices} adds no token to score."
+            )
     limit = max_length or lm.max_positions
     n_cut = [max(0, len(x) - 1 - limit) if limit else 0 for x in ids]
     if any(n_cut) and truncation == "error":
-        raise ValueError(f"A string of {max(map(len, ids))} tokens; {limit} fit. Shorten the texts, use fewer shots, or cut them: truncation='left'.")
+        raise ValueError(
+            f"A string of {max(map(len, ids))} tokens; {limit} fit. Shorten the texts, use fewer shots, or cut them: truncation='left'."
+        )
     if any(n_cut) and not details:
-        warnings.warn(f"{np.count_nonzero(n_cut)} of {len(ids)} strings were cut on the left to {limit} tokens.", stacklevel=2)
+        warnings.warn(
+            f"{np.count_nonzero(n_cut)} of {len(ids)} strings were cut on the left to {limit} tokens.",
+            stacklevel=2,
+        )
     for i in np.flatnonzero(n_cut):
         kept = int(ids[i][0] == lm.tokenizer.bos_token_id)
         ids[i] = ids[i][:kept] + ids[i][kept + n_cut[i] :]
@@ -82,8 +97,12 @@ def score_choices(
     scores = np.array([getattr(x, reduction)() for x in parts])
     if not np.isfinite(scores).all():
         i = int(np.flatnonzero(~np.isfinite(scores))[0])
-        raise ValueError(f"The score of choice {i % n_choices} of prompt {i // n_choices} is not finite; load the model in float32.")
-    result = Scored(*(np.array(x).reshape(-1, n_choices) for x in (scores, [len(x) for x in parts], n_cut)))
+        raise ValueError(
+            f"The score of choice {i % n_choices} of prompt {i // n_choices} is not finite; load the model in float32."
+        )
+    result = Scored(
+        *(np.array(x).reshape(-1, n_choices) for x in (scores, [len(x) for x in parts], n_cut))
+    )
     return result if details else result.scores
 
 
@@ -94,7 +113,10 @@ def _units(ids: list[list[int]]) -> list[tuple[list[int], int]]:
     """
     order = sorted(range(len(ids)), key=lambda i: ids[i][:-1])
     fed = [ids[i][:-1] for i in order]
-    common = [0] + [sum(itertools.takewhile(bool, (x == y for x, y in zip(*pair)))) for pair in itertools.pairwise(fed)]
+    common = [0] + [
+        sum(itertools.takewhile(bool, (x == y for x, y in zip(*pair))))
+        for pair in itertools.pairwise(fed)
+    ]
     best = [(0, 0)]  # of the first n strings: tokens saved, and where the last run begins
     for end in range(1, len(fed) + 1):
         shared, found = len(fed[end - 1]), [(best[-1][0], end - 1)]
@@ -113,18 +135,28 @@ def _units(ids: list[list[int]]) -> list[tuple[list[int], int]]:
 def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int) -> None:
     """Write the log-probability of every scored token into ``logprob``."""
     units = _units(ids)
-    states, targets = [], []  # final hidden states; for each, {token: [(string, index of the token)]}
+    states, targets = (
+        [],
+        [],
+    )  # final hidden states; for each, {token: [(string, index of the token)]}
 
     def run(indices: list[int]) -> None:
         batch = [units[k] for k in indices]
         # Prefixes end together, so that the rest follows at once.
-        prefixes, mask = padded([ids[members[0]][:shared] for members, shared in batch], "cpu", side="left")
+        prefixes, mask = padded(
+            [ids[members[0]][:shared] for members, shared in batch], "cpu", side="left"
+        )
         width = prefixes.shape[1]
-        rests, wanted = [], {}  # what follows the prefixes; (row, position) → {token: [(string, index of the token)]}
+        rests, wanted = (
+            [],
+            {},
+        )  # what follows the prefixes; (row, position) → {token: [(string, index of the token)]}
         for row, (members, shared) in enumerate(batch):
             for i in members:
                 for t in range(starts[i], shared + 1):
-                    wanted.setdefault((row, width - shared + t - 1), {}).setdefault(ids[i][t], []).append((i, t))
+                    wanted.setdefault((row, width - shared + t - 1), {}).setdefault(
+                        ids[i][t], []
+                    ).append((i, t))
                 if shared < len(ids[i]) - 1:
                     rests.append((row, i, ids[i][shared:-1]))
         output = lm.run(prefixes, mask, use_cache=bool(rests))
@@ -134,11 +166,18 @@ def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int) -> Non
             part = [rests[k] for k in chosen]
             rows = torch.tensor([row for row, _, _ in part])
             tokens, rest_mask = padded([rest for _, _, rest in part], "cpu")
-            branch = copy.copy(output.past_key_values)  # its layers are changed below, the cache itself is not
+            branch = copy.copy(
+                output.past_key_values
+            )  # its layers are changed below, the cache itself is not
             branch.layers = [copy.copy(layer) for layer in branch.layers]
             branch.batch_select_indices(rows.to(lm.device))
-            hidden = lm.run(tokens, torch.cat([mask[rows], rest_mask], dim=1), past_key_values=branch)[0]
-            wanted, places = {}, {}  # the same tokens after the same prefix end in the same hidden state: one place
+            hidden = lm.run(
+                tokens, torch.cat([mask[rows], rest_mask], dim=1), past_key_values=branch
+            )[0]
+            wanted, places = (
+                {},
+                {},
+            )  # the same tokens after the same prefix end in the same hidden state: one place
             for k, (row, i, rest) in enumerate(part):
                 shared = batch[row][1]
                 for t in range(max(shared + 1, starts[i]), len(ids[i])):
@@ -147,7 +186,9 @@ def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int) -> Non
             collect(hidden, wanted)
 
         # A cached token is copied, not computed: it counts an eighth.
-        run_in_batches([len(rest) + batch[row][1] // 8 for row, _, rest in rests], token_budget, run_rests)
+        run_in_batches(
+            [len(rest) + batch[row][1] // 8 for row, _, rest in rests], token_budget, run_rests
+        )
 
     def collect(hidden: torch.Tensor, wanted: dict) -> None:
         if wanted:
@@ -161,7 +202,9 @@ def _fill(lm, ids, starts, logprob, token_budget: int, logit_budget: int) -> Non
             part = targets[begin : begin + logit_budget]
             pairs = [(n, token) for n, tokens in enumerate(part) for token in tokens]
             where, tokens = torch.tensor(pairs).T
-            values = lm.log_probabilities(torch.cat(states)[begin : begin + logit_budget], where, tokens)
+            values = lm.log_probabilities(
+                torch.cat(states)[begin : begin + logit_budget], where, tokens
+            )
             for (n, token), value in zip(pairs, values.tolist()):
                 for i, t in part[n][token]:
                     logprob[i][t] = value

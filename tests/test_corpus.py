@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import spearmanr
 
 import mlprune_helpers as mh
-from mlprune_helpers.evaluation import right_language
+from mlprune_helpers.translation import right_language
 
 LANGUAGES = mh.BOOK_LANGUAGES
 TRANSLATIONS = [language for language in LANGUAGES if language != "en"]

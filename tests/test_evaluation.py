@@ -7,7 +7,7 @@ from datasets import Dataset
 
 import mlprune_helpers as mh
 from mlprune_helpers import data, evaluation
-from mlprune_helpers.activations import residual_stream
+from mlprune_helpers.hooks import residual_stream
 from mlprune_helpers.prompts import task_prompts
 
 LANGUAGES = ("en", "fr", "sw")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import mlprune_helpers as mh
 from mlprune_helpers.data import DataError
-from mlprune_helpers.prompts import padded, run_in_batches
+from mlprune_helpers.batching import padded, run_in_batches
 
 FORMS = [
     dict(),

@@ -23,7 +23,7 @@ import torch
 import transformers
 
 import mlprune_helpers as mh
-from mlprune_helpers.pruning import _into_blocks
+from mlprune_helpers.pruning.walk import _into_blocks
 
 SPARSITY, LENGTH = 0.3, 512
 FRENCH = "la porte du vieux marché reste ouverte pendant que les enfants jouent près de notre rivière et parlent avec leurs voisins".split()

@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlprune_helpers import DataError, load_model, load_task, score_choices, task_prompts
-from mlprune_helpers.prompts import encode
+from mlprune_helpers.batching import encode
 
 N_ROWS, TOKEN_BUDGET = 96, 1024
 

@@ -10,7 +10,8 @@ import pytest
 from build import chapters
 from check_site import check_notebook
 
-from mlprune_helpers.runs import DOMAINS, run_book
+from mlprune_helpers.runs import run_book
+from mlprune_helpers.runs.parameters import DOMAINS
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -1,95 +1,31 @@
-"""Parallel sentences and tasks: from the built-in corpus, a folder, or the Hugging Face hub.
-
-The built-in corpus lies inside the package in the layout that ``source=FOLDER`` reads::
-
-    NAME/LANG.txt              parallel text: line n of every language says the same
-    TASK/SPLIT.LANG.jsonl      a task: one JSON object a line
-"""
+"""Parallel sentences and tasks: from the built-in corpus, a folder, or the Hugging Face hub."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 from datasets import Dataset, load_dataset
 
-CORPUS = Path(__file__).parent / "corpus"
+from .languages import FLORES_CODES, LANGUAGES, NTREX_CODES, DataError
+from .tasks import TASKS
 
-_NAMES, _TASKS, _TEMPLATES = (
-    yaml.safe_load((Path(__file__).parent / f"{name}.yml").read_text(encoding="utf-8"))
-    for name in ("languages", "tasks", "templates")
-)
-LANGUAGES = {code: names[0] for code, names in _NAMES.items()}
-BOOK_LANGUAGES = ("en", "fr", "es", "de", "zh", "hi", "sw")
-FLORES_CODES = {code: names[1] for code, names in _NAMES.items()}
-NTREX_CODES = {code: names[-1] for code, names in _NAMES.items()}
+CORPUS = Path(__file__).parent.parent / "corpus"
+
 
 #: Lines from the start of a one-file parallel set that count as "dev"; the rest is "test".
 DEV_LINES = {"sentences": 140, "ntrex": 600}
 
 
-@dataclass(frozen=True)
-class Task:
-    """A multiple-choice task: where it lies, how its rows are read, how it is asked."""
-
-    #: What the integer labels mean.
-    labels: tuple[str, ...]
-    #: Columns that a row needs besides ``label``.  Fields named ``choice…`` are answers, ``question`` selects a prompt.
-    fields: tuple[str, ...]
-    #: ``{"paper": {"prompt": …, "choices": […]}, "native": {language: …}}``, as ``templates.yml`` explains.
-    templates: dict
-    #: Repository, configuration, revision; ``{language}`` is filled in.  None where the task is not on the hub.
-    hub: tuple[str, str | None, str | None] | None = None
-    #: Splits that exist, the default first.
-    splits: tuple[str, ...] = ("test",)
-    #: From a raw row to a row with ``fields`` and ``label``, or None to drop it.
-    convert: Callable[[dict], dict | None] | None = None
-    #: From (row number, row) to the identity that dependent rows share.  Default: a row is its own group.
-    group: Callable[[int, dict], object] | None = None
-    #: Whether row n is the same example in every language.
-    parallel: bool = True
-
-
-def _marc_row(row: dict) -> dict | None:
-    stars = row["stars"] if "stars" in row else row["label"] + 1
-    return None if stars == 3 else {"text": row.get("text") or row["review_body"], "label": int(stars > 3)}
-
-
-def _story_row(row: dict) -> dict:
-    if "premise" in row:  # a folder may have the simple form
-        return row
-    context = " ".join(row[f"input_sentence_{i}"] for i in range(1, 5))
-    endings = {f"choice{i}": row[f"sentence_quiz{i}"] for i in (1, 2)}
-    return {"premise": context, **endings, "label": row["answer_right_ending"] - 1}
-
-
-_FUNCTIONS = {
-    "nli": {"group": lambda i, row: row["id"].partition("-")[0]},
-    "xnli": {"group": lambda i, row: i // 3},  # three hypotheses of one premise stand in a row, in every language
-    "marc": {"convert": _marc_row},
-    "xstory_cloze": {"convert": _story_row},
-}
-
-
-def _task(name: str, declared: dict) -> Task:
-    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in declared.items()}
-    return Task(**plain | {"templates": _TEMPLATES[plain["templates"]]} | _FUNCTIONS.get(name, {}))
-
-
-TASKS: dict[str, Task] = {name: _task(name, declared) for name, declared in _TASKS.items()}
-
-
-class DataError(ValueError):
-    """Data cannot be found or is not what it should be."""
-
-
 def load_parallel(
-    languages: Sequence[str], source: str = "builtin", *, name: str | None = None, split: str | None = None
+    languages: Sequence[str],
+    source: str = "builtin",
+    *,
+    name: str | None = None,
+    split: str | None = None,
 ) -> Dataset:
     """Sentences that say the same in every language: column ``id``, and one column a language.
 
@@ -113,7 +49,9 @@ def load_parallel(
     lengths = {language: len(lines) for language, lines in columns.items()}
     n = min(lengths.values())
     if n < max(lengths.values()):
-        raise DataError(f"{name} is not parallel: lines by language {lengths}. Line n of every file must say the same.")
+        raise DataError(
+            f"{name} is not parallel: lines by language {lengths}. Line n of every file must say the same."
+        )
     cut = DEV_LINES.get(name, int(0.6 * n))
     part = {None: slice(None), "dev": slice(cut), "test": slice(cut, None)}[split]
     columns = {"id": [f"{name}-{i + 1}" for i in range(n)], **columns}
@@ -121,7 +59,13 @@ def load_parallel(
 
 
 def load_task(
-    task: str, language: str, source: str = "builtin", *, split: str | None = None, limit: int | None = None, seed: int = 0
+    task: str,
+    language: str,
+    source: str = "builtin",
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
 ) -> Dataset:
     """Rows of a task (a key of ``TASKS``) in one language: ``id``, ``group``, ``label`` and the task's fields.
 
@@ -135,9 +79,15 @@ def load_task(
         raise DataError(f"task is {task!r}; allowed: {', '.join(TASKS)}.")
     (language,) = _checked_languages([language])
     if limit is not None and limit < 1:
-        raise DataError(f"limit is {limit}; allowed: a whole number of at least 1, or None for all rows.")
+        raise DataError(
+            f"limit is {limit}; allowed: a whole number of at least 1, or None for all rows."
+        )
     declared = TASKS[task]
-    rows = _hub_rows(task, language, split) if source == "hub" else _folder_rows(_folder(source), task, language, split)
+    rows = (
+        _hub_rows(task, language, split)
+        if source == "hub"
+        else _folder_rows(_folder(source), task, language, split)
+    )
     examples = []
     for i, row in enumerate(rows):
         converted = declared.convert(row) if declared.convert else row
@@ -148,9 +98,18 @@ def load_task(
         if missing := [name for name in needed if name not in row]:
             raise DataError(f"{where}: no {', '.join(missing)}; a row needs {', '.join(needed)}.")
         if row["label"] not in range(len(declared.labels)):
-            raise DataError(f"{where}: label is {row['label']!r}; allowed: 0 to {len(declared.labels) - 1}.")
+            raise DataError(
+                f"{where}: label is {row['label']!r}; allowed: 0 to {len(declared.labels) - 1}."
+            )
         group = str(declared.group(i, row)) if declared.group else row["id"]
-        examples.append({"id": row["id"], "group": group, "label": row["label"], **{f: row[f] for f in declared.fields}})
+        examples.append(
+            {
+                "id": row["id"],
+                "group": group,
+                "label": row["label"],
+                **{f: row[f] for f in declared.fields},
+            }
+        )
     if limit is not None:
         examples = _whole_groups(examples, limit, seed)
     return Dataset.from_list(examples)
@@ -175,16 +134,22 @@ def _folder(source: str | Path) -> Path:
         return CORPUS
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        raise DataError(f"source is {str(source)!r}; allowed: 'builtin', 'hub', or an existing folder.")
+        raise DataError(
+            f"source is {str(source)!r}; allowed: 'builtin', 'hub', or an existing folder."
+        )
     return folder
 
 
-def _folder_parallel(languages: list[str], folder: Path, name: str | None) -> tuple[str, dict[str, list[str]]]:
+def _folder_parallel(
+    languages: list[str], folder: Path, name: str | None
+) -> tuple[str, dict[str, list[str]]]:
     sets = sorted({path.parent.name for path in folder.glob("*/*.txt")})
     if name is None and len(sets) == 1:
         (name,) = sets
     if name not in sets:
-        raise DataError(f"{folder}: parallel set {name!r}; there are: {', '.join(sets) or 'none (NAME/LANG.txt)'}.")
+        raise DataError(
+            f"{folder}: parallel set {name!r}; there are: {', '.join(sets) or 'none (NAME/LANG.txt)'}."
+        )
     there = {path.stem: path for path in sorted((folder / name).glob("*.txt"))}
     if missing := [language for language in languages if language not in there]:
         raise DataError(f"{folder / name} has no {', '.join(missing)}; it has: {', '.join(there)}.")
@@ -198,20 +163,30 @@ def _folder_rows(folder: Path, task: str, language: str, split: str | None) -> l
     wanted = [f"{s}.{language}.jsonl" for s in (TASKS[task].splits if split is None else [split])]
     found = [name for name in wanted if name in there]
     if not found:
-        raise DataError(f"{folder / task} has no {' or '.join(wanted)}; it has: {', '.join(there) or 'nothing'}.")
+        raise DataError(
+            f"{folder / task} has no {' or '.join(wanted)}; it has: {', '.join(there) or 'nothing'}."
+        )
     rows = []
-    for i, line in enumerate((folder / task / found[0]).read_text(encoding="utf-8").split("\n"), start=1):
+    for i, line in enumerate(
+        (folder / task / found[0]).read_text(encoding="utf-8").split("\n"), start=1
+    ):
         try:
             rows += [json.loads(line)] if line.strip() else []
         except json.JSONDecodeError as error:
-            raise DataError(f"{folder / task / found[0]}, line {i}: not one JSON object ({error}).") from None
+            raise DataError(
+                f"{folder / task / found[0]}, line {i}: not one JSON object ({error})."
+            ) from None
     return rows
 
 
 def _ntrex(languages: list[str]) -> dict[str, list[str]]:
     raw = _from_hub("mteb/NTREX", None, "test", None)
-    if missing := [language for language in languages if NTREX_CODES[language] not in raw.column_names]:
-        raise DataError(f"mteb/NTREX has no {', '.join(missing)}; it has columns {', '.join(raw.column_names)}.")
+    if missing := [
+        language for language in languages if NTREX_CODES[language] not in raw.column_names
+    ]:
+        raise DataError(
+            f"mteb/NTREX has no {', '.join(missing)}; it has columns {', '.join(raw.column_names)}."
+        )
     return {language: raw[NTREX_CODES[language]][:] for language in languages}
 
 
@@ -219,11 +194,16 @@ def _flores_plus(languages: list[str], split: str | None) -> Dataset:
     parts = {"dev": ["dev"], "test": ["devtest"], None: ["dev", "devtest"]}[split]
     columns = {}
     for language in languages:
-        raw = {p: _from_hub("openlanguagedata/flores_plus", FLORES_CODES[language], p, None) for p in parts}
+        raw = {
+            p: _from_hub("openlanguagedata/flores_plus", FLORES_CODES[language], p, None)
+            for p in parts
+        }
         raw = {part: rows.to_pandas().sort_values("id") for part, rows in raw.items()}
         ids = [f"flores-{part}-{i}" for part, rows in raw.items() for i in rows["id"]]
         if columns.setdefault("id", ids) != ids:
-            raise DataError(f"flores_plus has other sentences in {language!r} than in {languages[0]!r}: leave one out.")
+            raise DataError(
+                f"flores_plus has other sentences in {language!r} than in {languages[0]!r}: leave one out."
+            )
         columns[language] = [text for rows in raw.values() for text in rows["text"]]
     return Dataset.from_dict(columns)
 
@@ -231,12 +211,18 @@ def _flores_plus(languages: list[str], split: str | None) -> Dataset:
 def _hub_rows(task: str, language: str, split: str | None) -> Dataset:
     declared = TASKS[task]
     if declared.hub is None:
-        raise DataError(f"{task} is part of the built-in corpus, not of the hub: pass source='builtin'.")
-    repository, configuration, revision = (part and part.format(language=language) for part in declared.hub)
+        raise DataError(
+            f"{task} is part of the built-in corpus, not of the hub: pass source='builtin'."
+        )
+    repository, configuration, revision = (
+        part and part.format(language=language) for part in declared.hub
+    )
     return _from_hub(repository, configuration, split or declared.splits[0], revision)
 
 
-def _from_hub(repository: str, configuration: str | None, split: str, revision: str | None) -> Dataset:
+def _from_hub(
+    repository: str, configuration: str | None, split: str, revision: str | None
+) -> Dataset:
     try:
         return load_dataset(repository, configuration, split=split, revision=revision)
     except Exception as error:  # datasets raises many kinds; each means the same next steps

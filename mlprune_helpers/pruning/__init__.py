@@ -1,0 +1,1 @@
+"""Scores → masks → pruned weights."""
