@@ -1,9 +1,10 @@
-"""Every causal class of transformers: right to the last digit that floats allow, or refused by its right name."""
+"""Every causal class of transformers: right to the last digit, or refused by its right name."""
 
 from __future__ import annotations
 
 import functools
 import re
+import shutil
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ PROMPTS = [
 CHOICES = [["Yes", "No, not at all"], ["Yes", "No, not at all"], ["Non.", "Oui, oui"]]
 CALIBRATION = [SENTENCES[6], SENTENCES[1], "Oui.", "A red house"]
 DEMONSTRATIONS = "English: Good day.\nFrench: Bonjour.\n"
-TO_TRANSLATE = ["Go.", "The cat sleeps on the old chair.", "It rained all night"]
+TO_TRANSLATE = ["Go.", "A", "No", "The cat sleeps on the old chair.", "Is it so?"]
 NEW_TOKENS = 8
 MARKS = r"\n|English:|French:"  # where a translation ends
 NEAR = 1e-3  # two tokens whose logits differ by less may change places
@@ -125,14 +126,14 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Callable[[zoo.Specimen], 
     def judged(specimen: zoo.Specimen) -> Verdict:
         folder = tmp_path_factory.mktemp("checkpoint")  # a name that says nothing of the model
         families = tuple(sorted(zoo.families(zoo.save_specimen(specimen, tokenizer, folder))))
-        return verdict(folder, tokenizer, families)
+        found = verdict(folder, tokenizer, families)
+        shutil.rmtree(folder)
+        return found
 
     return judged
 
 
-def verdict(
-    folder: Path, tokenizer: PreTrainedTokenizerBase, families: tuple[str, ...]
-) -> Verdict:
+def verdict(folder: Path, tokenizer: PreTrainedTokenizerBase, families: tuple[str, ...]) -> Verdict:
     try:
         lm = mh.load_model(str(folder), device="cpu")
     except mh.ModelError as error:
@@ -156,11 +157,16 @@ def _last_line() -> str:
 
 def wrong_cause(message: str, families: Sequence[str]) -> str:
     """Empty where a refusal names a family of the model and none that it is not of."""
-    prose = re.sub(r"\w+(?:[._]\w+)+", "", message).lower()  # without names of modules
-    named = {f for f, words in zoo.WORDS.items() if any(word in prose for word in words)}
-    if strangers := named - set(families):
-        return f"called {', '.join(sorted(strangers))}"
-    if families and not named:
+    own = {word for family in families for word in zoo.WORDS[family]}
+    prose = re.sub(r"\w+(?:[._]\w+)+", "", message).lower()  # names of modules accuse no one
+    accused = {
+        family
+        for family, words in zoo.WORDS.items()
+        if family not in families and any(word in prose for word in set(words) - own)
+    }
+    if accused - ({"encoder"} if "composite" in families else set()):  # a tower is an encoder
+        return f"called {', '.join(sorted(accused))}"
+    if own and not any(word in message.lower() for word in own):
         return f"not called {' or '.join(families)}"
     return "" if message.strip() else "an empty message"
 
@@ -196,6 +202,30 @@ def table(verdicts: dict[zoo.Specimen, Verdict]) -> str:
         kind = "+".join(found.families) or "plain"
         lines.append(f"{found.outcome:8} {kind:18} {specimen.name:32} {told[:160]}")
     return "\n".join(lines)
+
+
+def test_masks_from_dense_inputs_would_be_noticed(tmp_path):
+    case = one_case(tmp_path)
+    report = mh.prune(case.lm, CALIBRATION, sparsity=SPARSITY, propagate_error=False)
+    masks = {name: np.asarray(mask) for name, mask in report.masks.items()}
+    wrong = zoo.misplaced(case.model, case.ids(CALIBRATION), masks, SPARSITY, tolerance=1e-3)
+    assert wrong and not any(name.startswith("model.layers.0.") for name in wrong)
+
+
+def test_statistics_of_the_zoo_are_those_of_the_hidden_states_that_the_model_gives(tmp_path):
+    case = one_case(tmp_path)
+    (ids,) = case.ids(CALIBRATION[:1])
+    given = case.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+    seen = zoo.plain_statistics(case.model, [ids]).hidden
+    for layer in range(zoo.BLOCKS):  # the last one that it gives is after the final norm
+        squares = given[layer][0].double().square().sum(dim=0)
+        torch.testing.assert_close(seen[layer], squares, rtol=1e-5, atol=1e-6)
+
+
+def one_case(folder: Path) -> Case:
+    tokenizer = make_tokenizer(bos=True)
+    model = zoo.save_specimen(zoo.Specimen("llama"), tokenizer, folder)
+    return Case(mh.load_model(str(folder), device="cpu"), model, tokenizer)
 
 
 def test_the_zoo_holds_every_class_that_can_be_built():

@@ -2,10 +2,12 @@
 
 Three parts, none of which knows the package:
 
-- :data:`SPECIMENS` and :func:`build_model`: every configuration class that ``AutoModelForCausalLM`` accepts, with three
-  blocks of width 32, random weights in which nothing is degenerate, and variants that have led programs astray.
+- :data:`SPECIMENS` and :func:`build_model`: every configuration class that ``AutoModelForCausalLM``
+  accepts, with three blocks of width 32 and random weights in which nothing is degenerate; and
+  variants that have led programs astray.
 - :func:`families`: what kind of model it is, told from its own modules and from how it behaves.
-- References: scores, greedy continuations, norms and Wanda masks by whole forward passes, one string at a time.
+- References: scores, greedy continuations, norms and Wanda masks by whole forward passes, one
+  string at a time, without padding, mask or cache.
 """
 
 from __future__ import annotations
@@ -34,12 +36,13 @@ VOCABULARY = 300
 BLOCKS = 3
 WINDOW = 8
 POSITIONS = 256
+GAIN = 2.0  # spread of what a matrix puts out, for inputs of spread 1
 
 
-# -- what there is ----------------------------------------------------------------------------------------------
+# -- what there is ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Specimen:
     """A model type with settings that differ from the tiny ones of its class."""
 
@@ -59,10 +62,10 @@ class Specimen:
 #: Classes that cannot be built here, and why.
 UNBUILDABLE = {
     "gemma3n": "its vision tower needs the package timm",
-    "gemma4_assistant": "a drafting head: it reads keys and values of the model that it drafts for",
+    "gemma4_assistant": "a drafting head: it reads keys and values of another model",
     "gemma4_unified_assistant": "a drafting head: it reads keys and values of another model",
-    "musicgen": "the auto-class hands the composite configuration to a class that takes its decoder's",
-    "musicgen_melody": "the auto-class hands the composite configuration to a class that takes its decoder's",
+    "musicgen": "its class takes a decoder's configuration, the auto-class gives the whole one",
+    "musicgen_melody": "its class takes a decoder's configuration, the auto-class gives another",
 }
 
 
@@ -100,7 +103,9 @@ TINY: dict[str, object] = {
     **_same(POSITIONS, "max_target_positions max_source_positions context_length"),
     **_same(WINDOW, "sliding_window window_size sliding_window_size attention_window_size"),
     **_same(WINDOW, "attention_chunk_size"),
-    **_same(8, "mamba_d_state state_size ssm_state_size mamba_n_heads mamba_d_head mamba_num_heads"),
+    **_same(
+        8, "mamba_d_state state_size ssm_state_size mamba_n_heads mamba_d_head mamba_num_heads"
+    ),
     **_same(8, "mamba_head_dim mamba_headdim mamba_chunk_size chunk_size"),
     **_same(8, "linear_key_head_dim linear_value_head_dim linear_head_dim"),
     **_same(8, "hidden_size_per_layer_input laurel_rank o_lora_rank"),
@@ -128,7 +133,7 @@ PER_BLOCK = ("layer_types", "mlp_layer_types", "layers_block_type", "block_types
 SLIDING = ["sliding_attention", "full_attention", "sliding_attention"]
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 _PADDED = {"pad_token_id": 1, "max_position_embeddings": POSITIONS + 2}  # positions begin after pad
-_WINDOWED = {"sliding_window": WINDOW, "layer_types": SLIDING}
+_WINDOWED = {"sliding_window": WINDOW, "layer_types": SLIDING}  # else only if so many blocks
 _INDEXED = {
     "indexer_n_heads": 2,
     "indexer_kv_heads": 1,
@@ -183,12 +188,21 @@ _DOTS = {
     "pad_token_id": None,
 }
 
-#: These take nothing from :data:`TINY`: settings that vary by block cannot be read from the configuration at large.
+#: These take nothing from :data:`TINY`, for what varies by block cannot be read from them at large.
 WHOLE: dict[str, dict] = {
     "dots3_note": {
         "text_config": _DOTS,
-        "vision_config": {"adapter_out_dim": 32, "num_hidden_layers": 1, "mlp_layer_types": ["dense"]}
-        | {"hidden_size": 32, "adapter_in_dim": 32, "intermediate_size": 48, "num_attention_heads": 4},
+        "vision_config": {
+            "adapter_out_dim": 32,
+            "num_hidden_layers": 1,
+            "mlp_layer_types": ["dense"],
+        }
+        | {
+            "hidden_size": 32,
+            "adapter_in_dim": 32,
+            "intermediate_size": 48,
+            "num_attention_heads": 4,
+        },
         "audio_config": {"adapter_out_dim": 32, "num_hidden_layers": 1, "hidden_size": 32}
         | {"intermediate_size": 48, "num_attention_heads": 4, "adapter_input_size": 32},
     },
@@ -217,6 +231,7 @@ NEEDED: dict[str, dict] = {
     },
     "data2vec-text": _PADDED,
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0}},
+    "dots1": {"layer_types": SLIDING},
     "emu3": {
         "text_config": {"pad_token_id": 1},
         "vq_config": {"base_channels": 32, "channel_multiplier": [1, 1], "codebook_size": 16},
@@ -225,13 +240,13 @@ NEEDED: dict[str, dict] = {
         "attention_types": [[["global", "local"], 1], [["local"], 1]],
         "attention_layers": _ABSENT,
     },
-    "granitemoehybrid": {
-        "layer_types": ["linear_attention", "full_attention", "linear_attention"]
-    },
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention", "linear_attention"]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "laguna": {"layer_types": SLIDING},
     "lfm2": {"layer_types": ["conv", "full_attention", "conv"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv"], "num_dense_layers": 1},
     "mamba2": {"num_heads": 8},
+    "mellum": {"layer_types": SLIDING},
     "minicpm3": {"dim_model_base": 32},
     "modernbert-decoder": {"pad_token_id": 1},
     "prophetnet": {"pad_token_id": 1},
@@ -265,8 +280,7 @@ NEEDED: dict[str, dict] = {
     "xmod": _PADDED | {"default_language": "en_XX"},
     "zamba": {
         "num_hidden_layers": 5,
-        "layers_block_type": ["linear_attention", "linear_attention", "hybrid"]
-        + ["linear_attention", "hybrid"],
+        "layers_block_type": [*["linear_attention"] * 2, "hybrid", "linear_attention", "hybrid"],
         "attention_hidden_size": 64,
         "attention_head_dim": 16,
     },
@@ -314,18 +328,34 @@ VARIANTS = [
     Specimen("cohere2", "logits × 0.1", {"logit_scale": 0.1}),
     Specimen("deepseek_v3", "dense", {"first_k_dense_replace": BLOCKS}),
     Specimen("doge", "experts", {"is_moe": True, "num_experts": 4}),
+    Specimen("doge", "window", {"keep_window_size": WINDOW}),
     Specimen("falcon", "ALiBi", {"alibi": True}),
-    Specimen("falcon", "new", {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 2}),
-    Specimen("falcon", "new, one norm", {"new_decoder_architecture": True}),
-    Specimen("falcon", "sequential", {"parallel_attn": False, "multi_query": False}
-             | {"num_kv_heads": 4, "bias": True}),
+    Specimen("falcon", "new", {"new_decoder_architecture": True}),
+    Specimen(
+        "falcon",
+        "new, one norm",
+        {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1},
+    ),
+    Specimen(
+        "falcon",
+        "sequential",
+        {"parallel_attn": False, "multi_query": False, "num_kv_heads": 4, "bias": True},
+    ),
     Specimen("falcon", "untied", {"tie_word_embeddings": False}),
     Specimen("gemma2", "caps", {"final_logit_softcapping": 3.0, "attn_logit_softcapping": 1.0}),
     Specimen("gemma2", "untied", {"tie_word_embeddings": False}),
     Specimen("gemma3_text", "caps", {"final_logit_softcapping": 3.0}),
     Specimen("gemma3_text", "sees the future", {"use_bidirectional_attention": True}),
-    Specimen("gemma4_text", "experts", {"enable_moe_block": True, "num_experts": 4}
-             | {"top_k_experts": 2, "moe_intermediate_size": 16}),
+    Specimen(
+        "gemma4_text",
+        "experts",
+        {
+            "enable_moe_block": True,
+            "num_experts": 4,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 16,
+        },
+    ),
     Specimen("gemma4_text", "no inputs per block", {"hidden_size_per_layer_input": 0}),
     Specimen("gpt2", "attention by depth", {"scale_attn_by_inverse_layer_idx": True}),
     Specimen("gpt2", "untied", {"tie_word_embeddings": False}),
@@ -336,12 +366,16 @@ VARIANTS = [
     Specimen("granite", "scaled", _SCALED),
     Specimen("granite", "scaled, tied", _SCALED | {"tie_word_embeddings": True}),
     Specimen("granite_swa", "scaled", _SCALED),
-    Specimen("granitemoehybrid", "dense", {"layer_types": ["full_attention"] * BLOCKS}
-             | {"num_local_experts": 0} | _SCALED),
+    Specimen(
+        "granitemoehybrid",
+        "dense",
+        _SCALED | {"layer_types": ["full_attention"] * BLOCKS, "num_local_experts": 0},
+    ),
     Specimen("hyperclovax", "no norms after", {"use_post_norm": False}),
     Specimen("hyperclovax", "scaled", _SCALED | {"logits_scaling": 0.25}),
     Specimen("llama", "biases", {"attention_bias": True, "mlp_bias": True}),
     Specimen("llama", "llama3 positions", {"rope_parameters": _LLAMA3}),
+    Specimen("llama", "no cache", {"use_cache": False}),
     Specimen("llama", "one key head", {"num_key_value_heads": 1}),
     Specimen("llama", "padded vocabulary", {"vocab_size": 320}),
     Specimen("llama", "tied", {"tie_word_embeddings": True}),
@@ -355,20 +389,24 @@ VARIANTS = [
     Specimen("opt", "norms after", {"do_layer_norm_before": False, "word_embed_proj_dim": 16}),
     Specimen("opt", "untied", {"tie_word_embeddings": False}),
     Specimen("phi", "norm of queries", {"qk_layernorm": True}),
-    Specimen("phi3", "long positions", {"rope_parameters": _LONG}
-             | {"original_max_position_embeddings": 32, "sliding_window": None}),
+    Specimen(
+        "phi3",
+        "long positions",
+        {"rope_parameters": _LONG, "original_max_position_embeddings": 32, "sliding_window": None},
+    ),
     Specimen("phi3", "window", {"sliding_window": WINDOW}),
     Specimen("qwen2", "no window", {"use_sliding_window": False, "layer_types": None}),
     Specimen("qwen2", "tied", {"tie_word_embeddings": True}),
     Specimen("qwen2_moe", "dense", {"mlp_only_layers": [0, 1, 2]}),
     Specimen("roberta", "decoder", {"is_decoder": True}),
+    Specimen("smollm3", "window", {"sliding_window": WINDOW, "layer_types": SLIDING}),
     Specimen("stablelm", "norm of queries", {"qk_layernorm": True, "use_qkv_bias": True}),
     Specimen("stablelm", "parallel", {"use_parallel_residual": True}),
     Specimen("starcoder2", "window", {"sliding_window": WINDOW}),
     Specimen("vaultgemma", "caps", {"final_logit_softcapping": 3.0, "attn_logit_softcapping": 1.0}),
     Specimen("xglm", "untied", {"tie_word_embeddings": False}),
     Specimen("xlm", "causal", {"causal": True, "is_encoder": True}),
-]  # fmt: skip
+]
 
 
 def _classes() -> list[Specimen]:
@@ -380,15 +418,16 @@ def _classes() -> list[Specimen]:
 SPECIMENS = sorted([*_classes(), *VARIANTS], key=lambda specimen: specimen.name)
 
 
-# -- building ---------------------------------------------------------------------------------------------------
+# -- building --------------------------------------------------------------------------------------
 
 
 def build_model(specimen: Specimen, seed: int = 0) -> PreTrainedModel:
-    """The model of a specimen, on the CPU in float32, with weights in which nothing is degenerate."""
+    """The model of a specimen, on the CPU in float32, with its weights drawn by ``seed``."""
     config = CONFIG_MAPPING[specimen.model_type](**tiny_settings(specimen))
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     redraw(model, seed)
+    even_out(model)
     return model
 
 
@@ -401,7 +440,7 @@ def tiny_settings(specimen: Specimen) -> dict[str, object]:
 
 
 def _tiny(config: PreTrainedConfig) -> dict[str, object]:
-    """:data:`TINY` as far as a configuration has the names, also in the configurations inside it."""
+    """:data:`TINY` as far as a configuration has the names, and those inside it likewise."""
     settings: dict[str, object] = {}
     for name in config.to_dict():
         value = getattr(config, name, None)
@@ -435,8 +474,8 @@ def _merged(settings: Mapping, changes: Mapping) -> dict:
 def redraw(model: PreTrainedModel, seed: int) -> None:
     """No norm is 1, no bias 0, and attention looks at more than one place.
 
-    What the class begins with stays the centre: 1 for most norms, 0 for biases and for Gemma's norms, which multiply
-    by 1 + weight.
+    What the class begins with stays the centre: 1 for most norms, 0 for biases and for Gemma's
+    norms, which multiply by 1 + weight.
     """
     generator = torch.Generator().manual_seed(seed)
     owners = {id(p): m for m in model.modules() for p in m.parameters(recurse=False)}
@@ -448,7 +487,26 @@ def redraw(model: PreTrainedModel, seed: int) -> None:
             elif isinstance(owners[id(parameter)], nn.Embedding):
                 parameter.copy_(0.7 * noise)
             else:
-                parameter.copy_(1.5 * noise / _inputs(owners[id(parameter)], parameter) ** 0.5)
+                parameter.copy_(GAIN * noise / _inputs(owners[id(parameter)], parameter) ** 0.5)
+
+
+@torch.no_grad()
+def even_out(model: PreTrainedModel, spread: float = 0.7) -> None:
+    """Scale the embeddings so that they come into the first block with this spread.
+
+    Where a class multiplies them by the root of its width, or more, blocks would else add next to
+    nothing, and a model whose head is tied would say its last token again, whatever went before.
+    """
+    entering: list[Tensor] = []
+
+    def see(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        given = [x for x in [*args, *kwargs.values()] if torch.is_tensor(x)]
+        entering.extend(x for x in given if x.is_floating_point() and x.ndim >= 3)
+
+    with blocks(model)[0].register_forward_pre_hook(see, with_kwargs=True):
+        plain_logits(model, range(4, 44))
+    if entering:
+        model.get_input_embeddings().weight.mul_(spread / entering[0].std())
 
 
 def _centre(parameter: Tensor) -> float:
@@ -482,16 +540,18 @@ def claim_quantised(folder: Path) -> None:
     path.write_text(json.dumps(settings), encoding="utf-8")
 
 
-# -- what kind of model it is -----------------------------------------------------------------------------------
+# -- what kind of model it is ----------------------------------------------------------------------
 
 #: Family: words of which a refusal names one.
 WORDS = {
+    "composite": ("vision", "image", "audio", "multimodal"),
     "encoder": ("encoder", "bidirectional", "later tokens", "cross-attention"),
     "experts": ("mixture of experts", "mixtures of experts", "expert"),
-    "recurrent": ("recurrent", "convolution", "state-space", "linear attention"),
+    "recurrent": ("recurrent", "recurrence", "convolution", "state-space", "linear attention"),
     "quantised": ("quantised", "quantized"),
 }
 
+_CROSS = re.compile("encoder_attn|cross_?attn")
 _EXPERTS = re.compile(r"(^|[._])(experts?|moe|router_gate)([._]|$)")
 _RECURRENT = re.compile(
     r"mamba|rwkv|xlstm|mlstm|deltanet|deltaattention|recurrent|rglru|shortconv|linearattention"
@@ -503,18 +563,20 @@ _RECURRENT = re.compile(
 def families(model: PreTrainedModel) -> set[str]:
     """Which of :data:`WORDS` a model belongs to; none: a plain decoder.
 
-    ``encoder``: a token's logits depend on later tokens, or blocks have attention to an encoder's output.
-    ``experts``: modules or parameters named so.  ``recurrent``: blocks with a recurrence or a convolution.
+    ``composite``: there is a tower for images or sound.  ``encoder``: a token's logits depend on
+    later tokens, or blocks have attention to an encoder's output.  ``experts``: modules or
+    parameters are named so.  ``recurrent``: blocks with a recurrence or a convolution.
     """
     found = set()
-    inside = {name: module for block in blocks(model) for name, module in block.named_modules()}
-    parameters = [name for name, _ in model.named_parameters()]
-    if sees_the_future(model) or any(re.search("encoder_attn|cross_?attn", n) for n in inside):
+    inside = [pair for block in blocks(model) for pair in block.named_modules()]
+    if any(re.search("vision|audio|image", name) for name, _ in model.named_modules()):
+        found.add("composite")
+    if sees_the_future(model) or any(_CROSS.search(name) for name, _ in inside):
         found.add("encoder")
-    if any(_EXPERTS.search(name) for name in [*inside, *parameters]):
+    if any(_EXPERTS.search(name) for name, _ in [*inside, *model.named_parameters()]):
         found.add("experts")
-    kinds = {type(module).__name__ for module in inside.values()}
-    if any(_RECURRENT.search(kind) for kind in kinds - {"Conv1D"}):
+    kinds = {type(module).__name__ for _, module in inside} - {"Conv1D"}  # GPT-2's is a matrix
+    if any(_RECURRENT.search(kind) for kind in kinds):
         found.add("recurrent")
     return found
 
@@ -559,7 +621,7 @@ def matrices(model: PreTrainedModel) -> dict[str, nn.Module]:
     }
 
 
-# -- references -------------------------------------------------------------------------------------------------
+# -- references ------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -599,7 +661,10 @@ def plain_continuation(
 
 @dataclass
 class Seen:
-    """Sums of squares over tokens: of the inputs of matrices (in,), and of hidden states (blocks + 1, width)."""
+    """Sums of squares over tokens.
+
+    ``inputs``: {matrix: (in,)}.  ``hidden``: {block: (width,)} at its input, and after the last.
+    """
 
     inputs: dict[str, Tensor] = field(default_factory=dict)
     hidden: dict[int, Tensor] = field(default_factory=dict)
@@ -643,10 +708,10 @@ def plain_statistics(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -
     return seen
 
 
-@torch.no_grad()
 def weight_of(module: nn.Module) -> Tensor:
     """(out, in), whichever way round the module stores it; writing to it changes the module."""
-    return module.weight.T if isinstance(module, Conv1D) else module.weight
+    weight = module.weight.detach()
+    return weight.T if isinstance(module, Conv1D) else weight
 
 
 def misplaced(
@@ -658,35 +723,31 @@ def misplaced(
 ) -> list[str]:
     """Matrices whose masks are not Wanda's; ``model`` is pruned by ``masks`` on the way.
 
-    Block by block: the whole model runs from its first token on, the blocks before already pruned by ``masks`` and
-    this one dense.  Of every row the lowest scores |W| · ‖X‖₂ are pruned.  A place may differ where its score is
-    within ``tolerance`` of the row's threshold, relatively: sums in another order decide such ties otherwise.
+    Block by block: the whole model runs from its first token on, the blocks before already pruned
+    by ``masks`` and this one dense.  Of every row the lowest scores |W| · ‖X‖₂ are pruned (Sun et
+    al., arXiv 2306.11695).  A place may differ where its score is within ``tolerance`` of the row's
+    threshold, relatively: sums in another order decide such ties otherwise.
     """
     wrong = []
     for block in blocks(model):
         norms = plain_statistics(model, prompts).inputs
-        for name, module in matrices(model).items():
-            if module not in set(block.modules()):
-                continue
-            weight = weight_of(module)
-            if not _is_wanda(weight.detach(), norms[name].sqrt(), masks[name], sparsity, tolerance):
+        members = set(block.modules())
+        own = {name: module for name, module in matrices(model).items() if module in members}
+        for name, module in own.items():
+            score = weight_of(module).double().abs() * norms[name].sqrt()
+            if not _is_lowest(masks[name], score.numpy(), sparsity, tolerance):
                 wrong.append(name)
-        for name, module in matrices(model).items():
-            if module in set(block.modules()):
-                weight_of(module).data[torch.as_tensor(masks[name])] = 0
+        for name, module in own.items():
+            weight_of(module)[torch.as_tensor(masks[name])] = 0
     return wrong
 
 
-def _is_wanda(
-    weight: Tensor, norms: Tensor, mask: np.ndarray, sparsity: float, tolerance: float
-) -> bool:
-    score = (weight.double().abs() * norms).numpy()
+def _is_lowest(mask: np.ndarray, score: np.ndarray, sparsity: float, tolerance: float) -> bool:
+    """Whether a mask holds the lowest scores of every row, but for places near the threshold."""
     count = int(sparsity * score.shape[1] + 1e-9)
     if mask.shape != score.shape or (mask.sum(axis=1) != count).any():
         return False
-    order = np.argsort(score, axis=1, kind="stable")
-    expected = np.zeros_like(mask)
-    np.put_along_axis(expected, order[:, :count], True, axis=1)
-    threshold = np.take_along_axis(score, order[:, count - 1 : count + 1], axis=1).mean(axis=1)
-    near = np.abs(score - threshold[:, None]) <= tolerance * threshold[:, None]
-    return bool((near | (mask == expected)).all())
+    in_order = np.sort(score, axis=1)
+    threshold = in_order[:, count - 1 : count + 1].mean(axis=1, keepdims=True)
+    near = np.abs(score - threshold) <= tolerance * threshold
+    return bool((near | (mask == (score < threshold))).all())
