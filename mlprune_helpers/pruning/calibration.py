@@ -36,7 +36,7 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class Statistics:
+class ReadyStatistics:
     """What was collected from the dense model: {part: statistics}."""
 
     parts: dict[str, ActivationStats]
@@ -78,7 +78,7 @@ class Statistics:
         return total
 
 
-def read_calibration(setting: str, given: Calibration) -> Prompts | Statistics:
+def read_calibration(setting: str, given: Calibration) -> Prompts | ReadyStatistics:
     """Read what is given as ``setting``, "calibration" or "contrast".
 
     Args:
@@ -100,7 +100,7 @@ def read_calibration(setting: str, given: Calibration) -> Prompts | Statistics:
             raise TypeError(f"{setting}: parts have names that are text, not {name!r}.")
     statistics = {n: part for n, part in parts.items() if isinstance(part, ActivationStats)}
     if len(statistics) == len(parts):
-        return Statistics(statistics)
+        return ReadyStatistics(statistics)
     if statistics:
         raise ValueError(f"Statistics and prompts do not mix: {setting} holds both.")
     return Prompts({name: _texts(_place(setting, name), part) for name, part in parts.items()})
@@ -117,7 +117,7 @@ def _texts(place: str, given: Any) -> list[str]:
             f"{place}: A list of texts is expected, not one string: put it into a list."
         )
     flat = getattr(given, "ndim", 1) == 1  # a table would go by as the names of its columns
-    if not flat or isinstance(given, Set) or not isinstance(given, Iterable):
+    if not flat or isinstance(given, (Set, Mapping)) or not isinstance(given, Iterable):
         raise TypeError(
             f"{place} is a {type(given).__name__}; allowed: a list of texts, ActivationStats, "
             "or a dict of either."

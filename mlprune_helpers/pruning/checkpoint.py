@@ -32,8 +32,8 @@ def save_pruned(lm: LanguageModel, directory: str | Path) -> Path:
     """
     if lm.interventions:
         raise ValueError(
-            f"{lm.interventions[0]} is active in {lm.name}, and a checkpoint cannot hold it: "
-            "save outside of its with block."
+            f"The intervention {lm.interventions[0]!r} is active in {lm.name}, and a checkpoint "
+            "cannot hold it: save outside of its with block."
         )
     provenance = {"model": lm.name, "fingerprint": lm.fingerprint, "steps": lm.history}
     files = {

@@ -71,14 +71,18 @@ class Method:
         functions = [f for f in (self.score, self.solve) if f is not None]
         if len(functions) != 1 or not callable(functions[0]):
             raise TypeError("A method has one function: a score, or solve.")
+        if isinstance(self.needs, str):
+            raise TypeError(
+                f"needs is {self.needs!r}; allowed: a tuple of names, ({self.needs!r},)."
+            )
         asked = _asked(self.function) if self.needs is None else _checked(tuple(self.needs))
         object.__setattr__(self, "asked", asked)
 
     @property
     def function(self) -> Callable[..., Any]:
         """The score, or the solver."""
-        function = self.score or self.solve
-        assert function is not None
+        function = self.score if self.solve is None else self.solve
+        assert function is not None  # __post_init__ has seen to that
         return function
 
     @property

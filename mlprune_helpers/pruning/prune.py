@@ -67,9 +67,10 @@ def prune(
         What was done: masks, a table of matrices, settings.
 
     Raises:
-        ValueError, TypeError: Naming the setting, matrix or value that is wrong.  After this or any
-        other error, an
-            interruption too, the weights are as they were before.
+        ValueError: Naming the setting, matrix or value that is wrong.
+        TypeError: For what is of another kind than allowed, such as one string as calibration.
+
+    After these or any other error, an interruption too, the weights are as they were before.
 
     Example:
         >>> report = prune(lm, build_demonstrations(parallel, "fr", "en"), sparsity=0.3)
@@ -134,8 +135,8 @@ def apply_masks(lm: LanguageModel, masks: Mapping[str, Tensor | np.ndarray]) -> 
             not named stay.
 
     Raises:
-        ValueError, TypeError: Where a name, a type or a shape does not fit; no weight is changed
-        then.
+        ValueError: Where a name, a type or a shape does not fit; no weight is changed then.
+        TypeError: For what is no dict of masks.
     """
     if not isinstance(masks, Mapping):
         hint = " Pass report.masks." if isinstance(masks, PruningReport) else ""
@@ -223,7 +224,7 @@ class _Pruner:
         """The method's score, in float32 or better: scores of bfloat16 would tie."""
         dtype = torch.promote_types(weight.dtype, torch.float32)
         copy = weight.to(dtype, copy=True)  # a score may compute in place
-        score = self.method(copy, self.given(sums, copy))
+        score = self.method(copy, self.given(sums, weight.device, dtype))
         self.check_tensor("the score", name, score, weight.shape)
         return score
 
@@ -231,27 +232,30 @@ class _Pruner:
         self, name: str, weight: Tensor, sums: Mapping[str, Mapping[str, Tensor]]
     ) -> tuple[Tensor, Tensor]:
         """The solver's mask and new weights."""
-        given = self.given(sums, weight.to(torch.float64))
+        given = self.given(sums, weight.device, torch.float64)
         mask, new = self.method(weight.clone(), given)
         mask = checked_mask(name, mask, weight.shape)
         self.check_tensor("the new weight", name, new, weight.shape)
         new = new.masked_fill(mask.to(new.device), 0).to(weight)
         if not torch.isfinite(new).all():
             raise ValueError(
-                f"{name}: the new weights of method {self.settings.name!r} are not finite "
+                f"{name}: the new weights of method {self.settings.method_name!r} are not finite "
                 f"in {weight.dtype}."
             )
         return mask, new
 
-    def given(self, sums: Mapping[str, Mapping[str, Tensor]], like: Tensor) -> dict[str, Any]:
-        """What the method asks for; statistics in the type and on the device of ``like``."""
+    def given(
+        self, sums: Mapping[str, Mapping[str, Tensor]], device: torch.device, dtype: torch.dtype
+    ) -> dict[str, Any]:
+        """What the method asks for; statistics as copies: query, key and value share their sums."""
         given: dict[str, Any] = {
             "generator": self.generator,
             "sparsity": self.settings.sparsity,
             "group": self.settings.group,
         }
         for asked, (corpus, statistic) in self.method.statistics.items():
-            given[asked] = statistic_of(statistic, sums[corpus]).to(like)
+            value = statistic_of(statistic, sums[corpus])
+            given[asked] = value.to(device, dtype, copy=True)
         return given
 
     def choose(self, score: Tensor) -> Tensor:
@@ -287,7 +291,7 @@ class _Pruner:
     def report(self, before: str, started: float) -> PruningReport:
         """What was done."""
         return PruningReport(
-            method=self.settings.name,
+            method=self.settings.method_name,
             sparsity=self.settings.sparsity,
             masks=self.masks,
             table=pd.DataFrame(self.rows),
@@ -310,7 +314,7 @@ class _Pruner:
             problem = "holds NaN, which has no order"
         if problem:
             raise ValueError(
-                f"{name}: {what} of method {self.settings.name!r} {problem}; "
+                f"{name}: {what} of method {self.settings.method_name!r} {problem}; "
                 f"allowed: a tensor of numbers of the shape {tuple(shape)}."
             )
 

@@ -68,6 +68,7 @@ class PruningReport:
 
         It holds the masks, eight weights in a byte, and all the rest as JSON.
         """
+        _check_names(self.masks, self.table)
         bits = {}
         for name, rows, columns in self.table[["name", "rows", "columns"]].itertuples(index=False):
             bits[name] = _packed(checked_mask(name, self.masks[name], torch.Size((rows, columns))))
@@ -97,6 +98,13 @@ class PruningReport:
             ) from error
 
 
+def _check_names(masks: Mapping[str, Any], table: pd.DataFrame) -> None:
+    """Refuse masks of other matrices than the table has."""
+    odd = sorted(masks.keys() ^ set(table["name"]))
+    if odd:
+        raise ValueError(f"masks and table name different matrices, the first is {odd[0]!r}")
+
+
 def _packed(mask: Tensor) -> np.ndarray:
     """A mask (out, in) as bytes (out, ceil(in / 8)).
 
@@ -107,9 +115,7 @@ def _packed(mask: Tensor) -> np.ndarray:
 
 def _unpacked_all(bits: Mapping[str, np.ndarray], table: pd.DataFrame) -> dict[str, Tensor]:
     """{name: mask}, of exactly the matrices in the table, in its order."""
-    if bits.keys() != set(table["name"]):
-        odd = sorted(bits.keys() ^ set(table["name"]))
-        raise ValueError(f"masks and table name different matrices, the first is {odd[0]!r}")
+    _check_names(bits, table)
     masks = {}
     for name, rows, columns in table[["name", "rows", "columns"]].itertuples(index=False):
         masks[name] = _unpacked(name, bits[name], rows, columns)

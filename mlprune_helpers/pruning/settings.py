@@ -13,7 +13,7 @@ import torch
 from ..activations import PADDINGS
 from ..models.architecture import weight_matrix
 from ..models.language_model import LanguageModel
-from .calibration import READY_KINDS, Calibration, Prompts, Statistics, read_calibration
+from .calibration import READY_KINDS, Calibration, Prompts, ReadyStatistics, read_calibration
 from .masks import GROUPS
 from .methods import METHODS, Method
 from .sparsity import parse_sparsity, sparsity_text
@@ -26,7 +26,7 @@ SETTING_OF = {"input": "calibration", "contrast": "contrast"}
 class Settings:
     """What :func:`prune` was asked for: right in itself, and for the model."""
 
-    name: str
+    method_name: str
     method: Method
     pattern: float | tuple[int, int]
     group: str
@@ -36,7 +36,7 @@ class Settings:
     seed: int
     token_budget: int
     #: Of the corpora that the method needs: "input" (the calibration data), "contrast".
-    corpora: dict[str, Prompts | Statistics]
+    corpora: dict[str, Prompts | ReadyStatistics]
 
     @property
     def sparsity(self) -> float | str:
@@ -57,9 +57,9 @@ class Settings:
         return {name: c for name, c in self.corpora.items() if isinstance(c, Prompts)}
 
     @property
-    def statistics(self) -> dict[str, Statistics]:
+    def statistics(self) -> dict[str, ReadyStatistics]:
         """The corpora whose statistics are ready: all, or none."""
-        return {name: c for name, c in self.corpora.items() if isinstance(c, Statistics)}
+        return {name: c for name, c in self.corpora.items() if isinstance(c, ReadyStatistics)}
 
     def record(self) -> dict[str, Any]:
         """For provenance, ready for JSON; None where a setting has no say."""
@@ -101,8 +101,8 @@ def checked_settings(
         method: And all others: as in :func:`prune`.
 
     Raises:
-        ValueError, TypeError: Naming the setting, matrix or value that is wrong, and what is
-        allowed.
+        ValueError: Naming the setting, matrix or value that is wrong, and what is allowed.
+        TypeError: For what is of another kind than allowed.
     """
     if not isinstance(method, str):
         raise TypeError(
@@ -115,7 +115,7 @@ def checked_settings(
         raise ValueError(f"propagate_error is {propagate_error!r}; allowed: True, False.")
     chosen = METHODS[method]
     settings = Settings(
-        name=method,
+        method_name=method,
         method=chosen,
         pattern=parse_sparsity(sparsity),
         group=group,
@@ -152,7 +152,7 @@ def _whole(setting: str, value: Any, least: int) -> int:
 
 def _corpora(
     name: str, method: Method, given: Mapping[str, Calibration | None]
-) -> dict[str, Prompts | Statistics]:
+) -> dict[str, Prompts | ReadyStatistics]:
     """The corpora that the method needs, read."""
     if given["contrast"] is not None and "contrast" not in method.corpora:
         takers = [n for n, other in METHODS.items() if "contrast" in other.corpora]
@@ -186,7 +186,7 @@ def _check_statistics(lm: LanguageModel, settings: Settings) -> None:
     missing = [kind for kind in settings.method.kinds if kind not in READY_KINDS]
     if missing:
         raise ValueError(
-            f"method {settings.name!r} needs {missing[0]} of inputs, which ready statistics "
+            f"method {settings.method_name!r} needs {missing[0]} of inputs, which ready statistics "
             "do not hold: pass prompts."
         )
     if settings.prompts:
