@@ -446,15 +446,15 @@ def test_memory_running_out_halves_the_batches(load, wanda, prompts, monkeypatch
     forward = lm.layers[1].forward  # block 0 has been pruned by then
 
     def tight(hidden, *args, **kwargs):
-        one_token = hidden.shape[1] == 1  # only to see what a block puts out
-        sizes.append(5 if one_token else hidden.shape[0])
+        if hidden.shape[1] > 1:  # else a token, to see what a block puts out
+            sizes.append(hidden.shape[0])
         if hidden.shape[0] > 2:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return forward(hidden, *args, **kwargs)
 
     monkeypatch.setattr(lm.layers[1], "forward", tight)
     report = mh.prune(lm, prompts, method=method, token_budget=600)
-    assert sizes[:2] == [5, 5] and max(sizes[-2:]) <= 2
+    assert sizes[0] == 5 and max(sizes[-2:]) <= 2
     assert_same(
         report.masks,
         whole.masks,
@@ -476,11 +476,12 @@ def test_no_block_computes_what_nobody_reads(one_lm, prompts):
     """Twice through blocks but the last; dense passes after the first end at the last matrix."""
     calls = dict.fromkeys(one_lm.prunable, 0)
     for name, module in one_lm.prunable.items():
-        module.register_forward_hook(
-            lambda m, a, o, name=name: calls.__setitem__(name, calls[name] + 1)
-        )
+
+        def count(module, args, output, name=name):
+            calls[name] += args[0].shape[-2] > 1  # else a token, to see what a block puts out
+
+        module.register_forward_hook(count)
     mh.prune(one_lm, prompts, token_budget=100_000)
     seen = {name.removeprefix("model.layers."): n for name, n in calls.items()}
-    # Less the pass of one token that tells what a block puts out.
-    assert [seen[f"{i}.self_attn.q_proj"] - 1 for i in range(3)] == [2, 2, 1]
-    assert [seen[f"{i}.mlp.down_proj"] - 1 for i in range(3)] == [2, 1, 0]
+    assert [seen[f"{i}.self_attn.q_proj"] for i in range(3)] == [2, 2, 1]
+    assert [seen[f"{i}.mlp.down_proj"] for i in range(3)] == [2, 1, 0]
