@@ -212,7 +212,12 @@ def _check_alike(before: Evaluation, after: Evaluation) -> None:
 
 
 def _compared_by(e: Evaluation) -> dict[str, Any]:
-    compared: dict[str, Any] = {"task": e.task, "rows": e.rows, "labels": e.labels.tolist(), "groups": e.groups}
+    compared: dict[str, Any] = {
+        "task": e.task,
+        "rows": e.rows,
+        "labels": e.labels.tolist(),
+        "groups": e.groups,
+    }
     for name, value in e.settings.items():
         if name not in FREE:
             compared[name] = value
