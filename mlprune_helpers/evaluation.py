@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,6 @@ import pandas as pd
 from datasets import Dataset
 
 from . import metrics
-from .data import sources
 from .data.languages import DataError
 from .data.sources import load_task
 from .data.tasks import TASKS, Task
@@ -387,17 +387,9 @@ def _given_rows(
     limit: int | None,
 ) -> list[dict[str, Any]]:
     """Rows that the caller gives, held to what rows from a file are held to."""
-    declared(task)
-    if isinstance(examples, (str, Mapping, pd.DataFrame)):
-        raise TypeError(
-            f"examples are a {type(examples).__name__}; allowed: a Dataset or a list of rows, such "
-            "as load_task returns."
-        )
     if split is not None:
         raise ValueError(f"split is {split!r}, but examples are given: leave one of them out.")
-    rows = _checked_examples(task, list(examples), f"examples of {task} in {language!r}")
-    if not rows:
-        raise DataError(f"No examples of {task} in {language!r}: give at least one row.")
+    rows = _checked_examples(task, examples, f"examples of {task} in {language!r}")
     if limit is not None and len(rows) > limit and len({row["group"] for row in rows}) > 1:
         raise ValueError(
             f"limit is {limit}, but {len(rows)} examples are given: give as many as you want "
@@ -509,17 +501,26 @@ def _answers(task: Task) -> tuple[str, ...]:
     return getattr(task, "answers", by_name)
 
 
-def _checked_examples(task: str, rows: list[Any], where: str) -> list[dict[str, Any]]:
-    # Seam: data's checked_examples alone, once the data room has it.
-    check = getattr(sources, "checked_examples", _minimally_checked)
-    return check(task, rows, where)
+def _checked_examples(
+    task: str, rows: Iterable[Mapping[str, Any]], where: str
+) -> list[dict[str, Any]]:
+    # Seam: data.examples.checked_examples alone, imported above, once the data room has it.
+    try:
+        examples = importlib.import_module("mlprune_helpers.data.examples")
+    except ModuleNotFoundError:
+        return _minimally_checked(task, rows, where)
+    return examples.checked_examples(task, rows, where)
 
 
-def _minimally_checked(task: str, rows: list[Any], where: str) -> list[dict[str, Any]]:
-    names = TASKS[task].labels
+def _minimally_checked(
+    task: str, rows: Iterable[Mapping[str, Any]], where: str
+) -> list[dict[str, Any]]:
+    names, fields = declared(task).labels, declared(task).fields
     checked = []
     for i, row in enumerate(rows):
-        for name in TASKS[task].fields:
+        if not isinstance(row, Mapping):
+            raise DataError(f"{where}, row {i}: {row!r}; needed: a dict.")
+        for name in fields:
             if not isinstance(row.get(name), str) or not row[name].strip():
                 raise DataError(f"{where}, row {i}: {name} is {row.get(name)!r}; allowed: text.")
         label = row.get("label")
@@ -531,6 +532,8 @@ def _minimally_checked(task: str, rows: list[Any], where: str) -> list[dict[str,
             )
         name = str(row.get("id", i))
         checked.append({**row, "id": name, "group": row.get("group", name), "label": label})
+    if not checked:
+        raise DataError(f"{where}: no rows.")
     return checked
 
 

@@ -1,4 +1,9 @@
+import copy
+import dataclasses
+import shutil
+
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import LANGUAGES
 
@@ -115,3 +120,153 @@ def test_only_like_is_compared(other, named):
     )
     with pytest.raises(ValueError, match="1 evaluations before and 0 after"):
         mh.compare([made(**first)], [])
+
+
+# -- only like is compared -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "other"),
+    [
+        ("max_length", None, 20),
+        ("truncation", "left", "error"),
+        ("span", "full", "continuation"),
+        ("reduction", "mean", "sum"),
+        ("template", "paper", "native"),
+        ("template_content", {"prompt": "{text}"}, {"prompt": "{text} ?"}),
+        ("shots", 0, 1),
+        ("seed", 0, 1),
+        ("split", None, "test"),
+        ("source", "builtin", "hub"),
+        ("limit", 6, None),
+        ("contextual", True, False),
+        ("examples", "a1", "b2"),
+        ("a setting of tomorrow", 1, 2),
+    ],
+)
+def test_a_setting_that_differs_is_named_with_both_values(name, value, other):
+    one, two = made("en", [True] * 6, **{name: value}), made("en", [True] * 6, **{name: other})
+    with pytest.raises(ValueError) as error:
+        mh.compare([one], [two])
+    assert f"{name} differs before and after: {value!r} and {other!r}" in str(error.value)
+    with pytest.raises(ValueError, match=f"{name} differs .*not recorded"):
+        missing = dict(one.settings)
+        del missing[name]
+        mh.compare([dataclasses.replace(one, settings=missing)], [two])
+
+
+@pytest.mark.parametrize("name", ["token_budget", "logit_budget", "model", "fingerprint"])
+def test_what_may_differ(name):
+    one, two = made("en", [True] * 6, **{name: 1}), made("en", [True] * 6, **{name: 2})
+    assert mh.compare([one], [two], n_resamples=10)["difference"].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_length": 20},
+        {"span": "continuation"},
+        {"shots": 1},
+        {"template": {"prompt": "{premise} , or?", "choices": [" A", " B", " C"]}},
+        {"contextual": False},
+        {"split": "validation"},
+    ],
+)
+def test_runs_that_were_asked_otherwise_are_not_compared(one_lm, folder, options):
+    plain = mh.evaluate(one_lm, "xnli", "en", folder)
+    other = mh.evaluate(one_lm, "xnli", "en", folder, **options)
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name} differs before and after"):
+        mh.compare([plain], [other])
+
+
+def test_a_template_that_was_edited_is_another(one_lm, folder, monkeypatch):
+    before = mh.evaluate(one_lm, "xnli", "en", folder)
+    edited = copy.deepcopy(mh.TASKS["xnli"].templates)
+    edited["paper"]["prompt"] = "{premise} , yes?"
+    monkeypatch.setitem(mh.TASKS, "xnli", dataclasses.replace(mh.TASKS["xnli"], templates=edited))
+    after = mh.evaluate(one_lm, "xnli", "en", folder)
+    with pytest.raises(ValueError, match="template_content differs.*right.*yes"):
+        mh.compare([before], [after])
+
+
+def test_texts_count_and_not_the_folder_they_lie_in(one_lm, folder, tmp_path):
+    plain = mh.evaluate(one_lm, "xnli", "en", folder)
+    shutil.copytree(folder, tmp_path / "moved")
+    moved = mh.evaluate(one_lm, "xnli", "en", tmp_path / "moved")
+    assert mh.compare([plain], [moved], n_resamples=10)["difference"].eq(0).all()
+    file = tmp_path / "moved" / "xnli" / "validation.en.jsonl"
+    file.write_text(file.read_text(encoding="utf-8").replace("river", "lake"), encoding="utf-8")
+    other = mh.evaluate(one_lm, "xnli", "en", tmp_path / "moved")
+    assert other.rows == plain.rows
+    with pytest.raises(ValueError, match="examples differs"):
+        mh.compare([plain], [other])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"rows": list("abcdeX")}, "rows differs before and after: '5' and 'X' at row 5"),
+        ({"labels": np.array([0, 1, 0, 1, 0, 0])}, "labels differs .*: 1 and 0 at row 5"),
+        ({"groups": list("001112")}, "groups differs .*: '0' and '1' at row 2"),
+    ],
+)
+def test_rows_that_differ_are_named(change, named):
+    one = made("en", [True] * 6)
+    if "rows" in change:
+        change = {"rows": [*one.rows[:5], "X"]}
+    if "groups" in change:
+        change = {"groups": ["0", "0", "1", "1", "1", "1"]}
+    with pytest.raises(ValueError, match=named):
+        mh.compare([one], [dataclasses.replace(one, **change)])
+
+
+def test_languages_may_stand_in_another_order(rng):
+    before = [made(language, rng.random(30) < 0.4) for language in LANGUAGES]
+    after = [made(language, rng.random(30) < 0.6) for language in LANGUAGES]
+    table = mh.compare(before, after, n_resamples=50)
+    assert table.equals(mh.compare(before, after[::-1], n_resamples=50))
+    with pytest.raises(ValueError, match="language differs before and after: en, fr and en, sw"):
+        mh.compare(before[:2], [after[0], after[2]])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "named"),
+    [
+        ([], ValueError, "empty|at least one"),
+        ([made("en", [True] * 3), made("en", [True] * 3)], ValueError, "'en' more than once"),
+        (
+            [made("en", [True] * 3), made("fr", [True] * 3, task="marc")],
+            ValueError,
+            "tasks xnli, marc",
+        ),
+        (made("en", [True] * 3), TypeError, "list"),
+        ([pd.DataFrame()], TypeError, "DataFrame"),
+        ("en", TypeError, "str"),
+    ],
+)
+def test_what_is_no_list_of_evaluations_of_one_task_is_refused(wrong, error, named):
+    with pytest.raises(error, match=named):
+        mh.summarise(wrong)
+    with pytest.raises(error, match=named):
+        mh.compare(wrong, wrong)
+
+
+def test_where_no_prediction_changed_nothing_did(rng):
+    same = [made(language, rng.random(30) < 0.5) for language in LANGUAGES]
+    table = mh.compare(same, same, n_resamples=100)
+    assert table[["difference", "low", "high"]].eq(0).all(axis=None)
+    assert table["p_value"].eq(1).all() and table["p_holm"].dropna().eq(1).all()
+
+
+def test_contextual_calibration_where_all_have_it():
+    one = made("en", [True, False] * 3)
+    prior = np.zeros((3, 6, 3))
+    prior[..., 0] = 5.0
+    calibrated = dataclasses.replace(one, content_free=prior)
+    assert list(mh.summarise([calibrated])["accuracy_contextual"]) == [0.0]
+    assert "accuracy_contextual" not in mh.summarise([calibrated, made("fr", [True] * 6)])
+    table = mh.compare([one], [calibrated], n_resamples=10)
+    assert list(table["calibration"]) == ["raw", "batch"]
+    table = mh.compare([calibrated], [calibrated], n_resamples=10)
+    assert list(table["calibration"]) == ["raw", "batch", "contextual"]

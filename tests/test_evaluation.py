@@ -1,8 +1,11 @@
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import by_hand, nli_rows
+from datasets import Dataset
 
 import mlprune_helpers as mh
+from mlprune_helpers import evaluation
 from mlprune_helpers.prompts import task_prompts
 
 
@@ -119,3 +122,226 @@ def test_rank_consistency_of_parallel_rows_only(one_lm, folder):
     fewer = mh.evaluate(one_lm, "xnli", "fr", folder, limit=6)
     with pytest.raises(ValueError, match="no parallel rows.*same limit and seed"):
         en.rank_consistency(fewer)
+
+
+# -- what is recorded, and read again --------------------------------------------------------------
+
+
+def test_all_that_decides_a_score_is_recorded(one_lm, folder):
+    chosen = {"reduction": "sum", "span": "continuation", "shots": 1, "seed": 3, "limit": 6}
+    how = {"max_length": 60, "truncation": "left", "contextual": False, "split": "validation"}
+    result = mh.evaluate(one_lm, "xnli", "fr", folder, **chosen, **how)
+    for name, value in {**chosen, **how, "source": str(folder), "template": "paper"}.items():
+        assert result.settings[name] == value
+    assert result.settings["template_content"]["prompt"] == "{premise} , right?"
+    assert result.settings["label_names"] == ["entailment", "neutral", "contradiction"]
+    budgets = mh.evaluate(
+        one_lm, "xnli", "fr", folder, **chosen, **how, token_budget=40, logit_budget=7
+    )
+    assert budgets.settings == result.settings
+    assert budgets.scores == pytest.approx(result.scores, abs=1e-4)
+
+
+def test_what_is_read_is_what_was_written_to_the_last_bit(tmp_path):
+    scores = np.float32([[1 / 3, -np.pi], [0, 1e-30]])
+    one = mh.Evaluation(
+        task="reviews",
+        language="fr",
+        scores=scores,
+        labels=np.int32([1, 0]),
+        rows=("a", "b"),
+        groups=["g", "g"],
+        settings={"reduction": "sum", "limit": np.int64(5), "template": {"choices": (" a", " b")}},
+        n_tokens=np.ones((2, 2), dtype=np.uint8),
+        n_cut=np.zeros((2, 2), dtype=int),
+        content_free=np.full((3, 2, 2), np.nextafter(1, 2)),
+    )
+    one.save(tmp_path / "one.json")
+    again = mh.Evaluation.load(tmp_path / "one.json")
+    for name, value in vars(one).items():
+        read = getattr(again, name)
+        assert type(read) is type(value)
+        if isinstance(value, np.ndarray):
+            assert read.dtype == value.dtype and np.array_equal(read, value)
+        else:
+            assert read == value
+    assert again.table().equals(one.table())
+
+
+def plain(**changes):
+    given = {
+        "task": "reviews",
+        "language": "fr",
+        "scores": np.array([[1.0, 2.0], [3.0, 0.0], [1.0, 1.0]]),
+        "labels": np.array([1, 0, 1]),
+        "rows": ["a", "b", "c"],
+        "groups": ["a", "b", "c"],
+        "settings": {"reduction": "mean"},
+        "n_tokens": np.ones((3, 2), dtype=int),
+        "n_cut": np.zeros((3, 2), dtype=int),
+    }
+    return mh.Evaluation(**{**given, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"scores": np.array([[1.0, 2.0], [np.nan, 0.0], [1.0, 1.0]])}, r"scores.*\(1, 0\)"),
+        ({"scores": np.array([[1.0, 2.0], [np.inf, 0.0], [1.0, 1.0]])}, r"scores.*\(1, 0\)"),
+        ({"content_free": np.full((3, 3, 2), np.nan)}, "content_free are not finite"),
+        ({"content_free": np.zeros((3, 2, 2))}, r"content_free are \(2, 2\)"),
+        ({"labels": np.array([1, 2, 0])}, "row 'b': label is 2; allowed: 0 to 1"),
+        ({"labels": np.array([1, -1, 0])}, "label is -1"),
+        ({"labels": np.array([1.0, 0.0, 1.0])}, "labels are of type float64"),
+        ({"labels": np.array([1, 0])}, r"labels are \(2,\)"),
+        ({"rows": ["a", "b"]}, r"rows are \(2,\)"),
+        ({"groups": ["a"] * 4}, r"groups are \(4,\)"),
+        ({"n_cut": np.zeros((3, 1), dtype=int)}, r"n_cut are \(3, 1\)"),
+        ({"scores": np.zeros((0, 2))}, r"scores are \(0, 2\)"),
+        ({"scores": np.zeros(3)}, r"scores are \(3,\)"),
+        ({"settings": {"limit": float("nan")}}, "JSON"),
+    ],
+)
+def test_what_is_no_evaluation_is_refused(changes, named):
+    with pytest.raises(ValueError, match=named):
+        plain(**changes)
+
+
+def test_a_score_that_was_spoilt_is_not_saved(tmp_path):
+    one = plain()
+    one.scores[0, 0] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        one.save(tmp_path / "one.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_equally_likely_choices_the_first_is_predicted():
+    assert plain().predictions.tolist() == [1, 0, 0]
+    assert plain().label_distribution == {"negative": 2 / 3, "positive": 1 / 3}
+    assert plain().accuracy == 2 / 3
+
+
+def test_log_likelihoods_need_to_know_how_scores_were_reduced():
+    with pytest.raises(ValueError, match=r"reduction.*None.*mean, sum"):
+        plain(settings={}).predict("batch")
+
+
+def test_where_a_label_is_a_position_there_is_no_liking_to_take_out(one_lm, folder):
+    result = mh.evaluate(one_lm, "xcopa", "en", folder, contextual=True)
+    assert "calibrated" not in result.table() and result.predict("contextual").shape == (6,)
+    with pytest.raises(ValueError, match="xcopa only says where an answer stands"):
+        result.predict("batch")
+    summary = mh.summarise([result])
+    assert summary["accuracy_batch"].isna().all() and summary["accuracy_contextual"].notna().all()
+    assert set(mh.compare([result], [result])["calibration"]) == {"raw", "contextual"}
+
+
+# -- rows and tasks of one's own -------------------------------------------------------------------
+
+
+def test_examples_are_the_rows_that_would_be_loaded(one_lm, folder):
+    rows = mh.load_task("xnli", "fr", folder, limit=6, seed=2)
+    loaded = mh.evaluate(one_lm, "xnli", "fr", folder, limit=6, seed=2)
+    names = ("entailment", "neutral", "contradiction")
+    by_name = [{**row, "label": names[row["label"]]} for row in rows]
+    for examples in (rows, list(rows), by_name, Dataset.from_list(by_name)):
+        given = mh.evaluate(one_lm, "xnli", "fr", examples=examples, limit=6, seed=2)
+        assert np.array_equal(given.scores, loaded.scores)
+        assert given.labels.tolist() == loaded.labels.tolist() and given.rows == loaded.rows
+        assert mh.compare([loaded], [given], n_resamples=10)["difference"].tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"label": "entailed"}, "entailed"),
+        ({"label": 3}, "label is 3"),
+        ({"label": -1}, "label is -1"),
+        ({"label": None}, "label is None"),
+        ({"hypothesis": None}, "hypothesis is None"),
+        ({"hypothesis": " "}, "hypothesis is ' '"),
+        ({"premise": 5}, "premise is 5"),
+    ],
+)
+def test_examples_are_checked_before_anything_is_scored(one_lm, monkeypatch, change, named):
+    monkeypatch.setattr(evaluation, "score_choices", None)
+    rows = nli_rows("fr")
+    rows[4] |= change
+    with pytest.raises(mh.DataError, match=f"row 4.*{named}"):
+        mh.evaluate(one_lm, "xnli", "fr", examples=rows)
+
+
+def test_examples_that_are_no_rows_are_refused(one_lm):
+    rows = nli_rows("fr")
+    for examples in ("xnli", {"premise": ["a"]}, [], pd.DataFrame(rows), [["a", "b", 0]]):
+        with pytest.raises(mh.DataError, match="examples"):
+            mh.evaluate(one_lm, "xnli", "fr", examples=examples)
+    with pytest.raises(ValueError, match="limit is 5, but 18 examples"):
+        mh.evaluate(one_lm, "xnli", "fr", examples=rows, limit=5)
+    with pytest.raises(ValueError, match="split is 'test', but examples are given"):
+        mh.evaluate(one_lm, "xnli", "fr", examples=rows, split="test")
+    with pytest.raises(mh.DataError, match="'xnlii'.*TASKS|'xnlii'.*xnli"):
+        mh.evaluate(one_lm, "xnlii", "fr", examples=rows)
+
+
+def declare(monkeypatch, **changes):
+    declaration = {
+        "labels": ("no", "yes"),
+        "fields": ("claim", "evidence"),
+        "templates": {"paper": {"prompt": "{evidence} {claim}", "choices": [" No", " Yes"]}},
+        **changes,
+    }
+    monkeypatch.setitem(mh.TASKS, "mine", mh.Task(**declaration))
+
+
+OWN_ROWS = [
+    {"claim": f"The {noun} is {what}.", "evidence": f"It is {what}.", "label": label}
+    for noun in ("cat", "river", "letter")
+    for what, label in (("old", "yes"), ("young", "no"))
+]
+
+
+def test_a_task_of_ones_own_is_one_like_the_others(one_lm, monkeypatch, tmp_path):
+    declare(monkeypatch)
+    result = mh.evaluate(one_lm, "mine", "sw", examples=OWN_ROWS)
+    string = "It is young. The cat is young. Yes"
+    assert result.scores[1, 1] == pytest.approx(by_hand(one_lm, string), abs=1e-4)
+    assert result.labels.tolist() == [1, 0] * 3 and set(result.label_distribution) == {"no", "yes"}
+    assert result.content_free.shape == (3, 6, 2)
+    assert np.isfinite(mh.summarise([result])["accuracy_contextual"]).all()
+    with pytest.raises(ValueError, match="native"):
+        mh.evaluate(one_lm, "mine", "sw", examples=OWN_ROWS, template="native")
+    result.save(tmp_path / "mine.json")
+    monkeypatch.delitem(mh.TASKS, "mine")
+    again = mh.Evaluation.load(tmp_path / "mine.json")
+    assert again.label_distribution == result.label_distribution
+    with pytest.raises(mh.DataError, match=r"Declare one of your own first: TASKS\['mine'\]"):
+        mh.summarise([again])
+
+
+def test_a_question_without_content_and_frame_is_none(load, monkeypatch):
+    """A tokenizer that adds nothing leaves nothing to condition on; the scores do not need it."""
+    bare = load("gpt2")
+    declare(monkeypatch, templates={"paper": {"prompt": "{claim}", "choices": ["!", "?"]}})
+    assert mh.evaluate(bare, "mine", "en", examples=OWN_ROWS).content_free is None
+
+
+# -- options ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "named"),
+    [
+        ({"max_lenght": 20}, TypeError, "'max_lenght'. Did you mean 'max_length'"),
+        ({"templates": "native"}, TypeError, "Did you mean 'template'"),
+        ({"wanda": 1}, TypeError, "'wanda'. Allowed: .*truncation"),
+        ({"contextual": 0}, ValueError, "contextual is 0"),
+        ({"contextual": "no"}, ValueError, "contextual is 'no'"),
+    ],
+)
+def test_wrong_options_are_named_before_anything_is_scored(
+    one_lm, folder, monkeypatch, options, error, named
+):
+    monkeypatch.setattr(evaluation, "score_choices", None)
+    with pytest.raises(error, match=named):
+        mh.evaluate(one_lm, "xnli", "fr", folder, **options)
