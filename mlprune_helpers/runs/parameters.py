@@ -238,7 +238,17 @@ def _plain_data(namespace: Mapping[str, Any]) -> set[str]:
         name
         for name, value in namespace.items()
         if isinstance(value, plain) and not name.startswith("_") and name not in ipython
+        if not _is_imported(name, value)
     }
+
+
+def _is_imported(name: str, value: object) -> bool:
+    """Whether a table is the package's, such as TASKS where a task of one's own is declared."""
+    if not isinstance(value, (list, tuple, dict)):
+        return False
+    package = __name__.partition(".")[0]
+    modules = [module for key, module in sys.modules.items() if key.partition(".")[0] == package]
+    return any(vars(module).get(name) is value for module in modules)
 
 
 def _variables_above(cells: Iterable[str], parameters: Collection[str]) -> set[str]:
@@ -256,8 +266,11 @@ def _variables_above(cells: Iterable[str], parameters: Collection[str]) -> set[s
             continue
         if declared_names(statements) & set(parameters):
             return found
-        nodes = (node for statement in statements for node in ast.walk(statement))
-        found |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        for node in ast.walk(ast.Module(statements, [])):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+            if isinstance(node, ast.alias):
+                found.add(node.asname or node.name)
     return set()  # they were not declared in a cell
 
 
