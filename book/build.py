@@ -3,7 +3,7 @@
     python book/build.py --profile smoke
 
 What lands in ``_build/PROFILE``: ``notebooks`` (executed), ``results`` (their numbers),
-``site-src`` (what Jupyter Book was given) and ``html`` (the site, there only if every check passed).
+``site-src`` (what Jupyter Book was given) and ``html`` (the site, if every check passed).
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Cached results: found again exactly if nothing has changed that they depend on."""
 
+import functools
 import json
 import os
 import sys
@@ -165,6 +166,16 @@ def test_a_registered_method_counts_by_what_it_does(monkeypatch):
     assert cached(ask)("nli", method="mine") == 2
 
 
+def test_a_table_that_a_registered_function_looks_up_counts(monkeypatch):
+    table = {"weight": 1}
+    registry = {"mine": functools.partial(lambda weight, power: weight * table["weight"], power=2)}
+    methods = types.SimpleNamespace(METHODS=registry)
+    monkeypatch.setitem(sys.modules, "mlprune_helpers.pruning.methods", methods)
+    assert [cached(ask)("nli", method="mine"), cached(ask)("nli", method="mine")] == [1, 1]
+    table["weight"] = 2
+    assert cached(ask)("nli", method="mine") == 2
+
+
 def test_another_name_of_a_language_counts(monkeypatch):
     assert cached(ask)("nli", "fr") == 1
     monkeypatch.setitem(LANGUAGES, "fr", "Français")
@@ -220,6 +231,15 @@ def test_a_function_counts_with_the_model_that_it_closes_over():
     dense, sparse = made(Model("dense")), made(Model("pruned"))
     assert [cached(dense)(1), cached(sparse)(1), cached(dense)(1)] == ["dense", "pruned", "dense"]
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("default", [3, "'a'", "(1, 2)", "None"])
+def test_a_default_of_a_helper_counts(default):
+    helper = "def helper(x, by={}):\n    return [x, by]\n"
+    source = helper + "def own(x):\n    calls.append(x)\n    return helper(x)"
+    for given in ("None", default, default):
+        cached(defined(source.format(given)))(5)
+    assert len(calls) == (1 if default == "None" else 2)
 
 
 def test_a_function_that_calls_itself():

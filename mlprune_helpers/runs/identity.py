@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -81,13 +82,13 @@ def described(value: Any, argument: str = "") -> object:
     Raises:
         TypeError: It cannot be compared by content.
     """
-    if hasattr(value, "fingerprint"):
-        return {"fingerprint": value.fingerprint}
     if isinstance(value, datasets.Dataset):
         columns = {name: described(value[name][:]) for name in value.column_names}
         return {"dataset": columns, "features": str(value.features)}
     if isinstance(value, (pd.DataFrame, pd.Series)):
         return {"pandas": _described_frame(pd.DataFrame(value))}
+    if hasattr(value, "fingerprint"):
+        return {"fingerprint": value.fingerprint}
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype != object:
         return {"array": _described_array(np.asarray(value))}
     if isinstance(value, Path):
@@ -139,7 +140,7 @@ def _registry_of(argument: str) -> Mapping[str, Any]:
 def described_declaration(value: Any) -> object:
     """A JSON form of what a reader declares: a task, a method, a function, in any data."""
     if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):
-        return described_function(value)
+        return described_function(value, tables=True)
     if isinstance(value, (types.BuiltinFunctionType, type)):
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, Mapping):
@@ -150,6 +151,8 @@ def described_declaration(value: Any) -> object:
     if isinstance(value, (set, frozenset)):
         return {"set": sorted((described_declaration(item) for item in value), key=json.dumps)}
     if dataclasses.is_dataclass(value):
+        if hasattr(value, "describe"):  # as a task can
+            return value.describe()
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return _described_instance(value, fields)
     if callable(value) and hasattr(value, "__dict__"):
@@ -167,32 +170,39 @@ def _described_instance(value: object, content: Mapping[str, object]) -> object:
     }
 
 
-def described_function(function: Callable, seen: frozenset = frozenset()) -> object:
+def described_function(
+    function: Callable, *, tables: bool = False, seen: frozenset = frozenset()
+) -> object:
     """A JSON form of what a function does.
 
     That is its bytecode, which comments and line numbers leave alone, its defaults, and what it
-    takes from around it where that is a function beside it, a number, a text or an object with a
-    ``fingerprint``.  A function of this package counts by its name, because :data:`CODE` has its
-    source.
+    takes from around it: functions beside it, numbers, texts, objects with a ``fingerprint``.  A
+    function of this package counts by its name, because :data:`CODE` has its source.
+
+    Args:
+        function: A function, a method, a ``functools.partial``, or another object with a name.
+        tables: Whether lists, sets and dicts around it count too: they may be what it writes to.
+        seen: Code of the functions around it that are being described.
     """
     if isinstance(function, functools.partial):
-        parts = [function.args, function.keywords]
-        return [described_function(function.func, seen), described_declaration(parts)]
+        called = described_function(function.func, tables=tables, seen=seen)
+        return [called, described_declaration([function.args, function.keywords])]
     if isinstance(function, types.MethodType):
-        return [
-            described_function(function.__func__, seen),
-            described_declaration(function.__self__),
-        ]
+        called = described_function(function.__func__, tables=tables, seen=seen)
+        return [called, described_declaration(function.__self__)]
     name = f"{function.__module__}.{function.__qualname__}"
     if not isinstance(function, types.FunctionType) or function.__code__ in seen:
         return name
     if name.startswith(f"{PACKAGE.name}."):
         return name
-    return {
-        "code": _described_code(function.__code__),
-        "defaults": described_declaration([function.__defaults__, function.__kwdefaults__]),
-        "around": _described_surroundings(function, seen | {function.__code__}),
-    }
+    seen |= {function.__code__}
+    around: dict[str, object] = {}
+    for place, value in _surroundings(function):
+        if isinstance(value, types.FunctionType) and value.__module__ == function.__module__:
+            around[place] = described_function(value, tables=tables, seen=seen)
+        else:
+            around[place] = _described_value(value, tables)
+    return {"code": _described_code(function.__code__), "around": around}
 
 
 def _described_code(code: types.CodeType) -> object:
@@ -208,18 +218,17 @@ def _described_constant(constant: object) -> object:
     return repr(constant)
 
 
-def _described_surroundings(function: types.FunctionType, seen: frozenset) -> object:
-    """What a function takes from around it, of kinds that it does not change itself."""
-    found = {}
-    for name, value in _surroundings(function):
-        if isinstance(value, types.FunctionType):
-            beside = value.__module__ == function.__module__
-            found[name] = described_function(value, seen) if beside else value.__qualname__
-        elif _is_constant(value):
-            found[name] = repr(value)
-        elif not isinstance(value, type) and hasattr(value, "fingerprint"):
-            found[name] = value.fingerprint
-    return found
+def _described_value(value: object, tables: bool) -> object:
+    """A value that a function finds around it; None if it is of a kind that does not count."""
+    if _is_constant(value):
+        return repr(value)
+    if tables and isinstance(value, (list, tuple, set, frozenset, dict)):
+        with contextlib.suppress(TypeError):
+            return described(sorted(value) if isinstance(value, (set, frozenset)) else value)
+    if isinstance(value, types.FunctionType):
+        return value.__qualname__
+    fingerprint = None if isinstance(value, type) else getattr(value, "fingerprint", None)
+    return fingerprint if isinstance(fingerprint, str) else None
 
 
 def _is_constant(value: object) -> bool:
@@ -229,13 +238,16 @@ def _is_constant(value: object) -> bool:
 
 
 def _surroundings(function: types.FunctionType) -> Iterator[tuple[str, object]]:
+    """What a function finds around it by name: its defaults, globals, and what it closes over."""
+    for place, value in enumerate(function.__defaults__ or ()):
+        yield f"default {place}", value
+    for name, value in (function.__kwdefaults__ or {}).items():
+        yield f"default {name}", value
     for name in sorted(_names_in(function.__code__) & function.__globals__.keys()):
         yield name, function.__globals__[name]
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
-        try:
+        with contextlib.suppress(ValueError):  # not yet set
             yield name, cell.cell_contents
-        except ValueError:  # not yet set
-            continue
 
 
 def _names_in(code: types.CodeType) -> set[str]:
