@@ -19,7 +19,7 @@ def cache_dir() -> Path:
 
 @contextlib.contextmanager
 def written_beside(path: str | Path) -> Iterator[Path]:
-    """A path beside ``path`` to write a file or folder to; if all goes well it is renamed to that."""
+    """A path beside ``path`` to write a file or folder to; renamed to ``path`` if all goes well."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")

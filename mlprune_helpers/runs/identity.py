@@ -62,8 +62,7 @@ def measuring_files() -> list[Path]:
     return [path for path in files if path.relative_to(PACKAGE).parts[0] not in _WITHOUT_EFFECT]
 
 
-#: Read on import, with the code that will run: an edit made later must not claim this code's
-#: results.
+#: Read on import, with the code that will run: a later edit must not claim this code's results.
 CODE = {
     "package": digest_of_files(measuring_files(), PACKAGE),
     **{name: importlib.metadata.version(name) for name in _LIBRARIES},

@@ -129,8 +129,7 @@ def _is_sparsity(sparsity: float | str) -> bool:
     return True
 
 
-#: Parameters of the book by name.  One of your own may have a domain too: ``DOMAINS["depth"] =
-#: WholeNumber(1)``.
+#: Parameters of the book by name.  Your own may have domains too: DOMAINS["depth"] = WholeNumber(1)
 DOMAINS: dict[str, Domain] = {
     "model": Value(
         str,
