@@ -51,6 +51,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="mlprune", description="Run the book's notebooks and manage their cache."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands)
+    commands.add_parser("model", help="prepare the default model and print where it is")
+    commands.add_parser("clean-cache", help="remove prepared models and cached results")
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction) -> None:
     run = commands.add_parser(
         "run",
         help="execute notebooks into a build folder; what is up to date is skipped",
@@ -91,9 +98,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BUILD",
         help="where it goes (default: %(default)s)",
     )
-    commands.add_parser("model", help="prepare the default model and print where it is")
-    commands.add_parser("clean-cache", help="remove prepared models and cached results")
-    return parser
 
 
 def _parameter(text: str) -> tuple[str, str]:
