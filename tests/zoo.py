@@ -300,7 +300,7 @@ _LONG = {
     "rope_theta": 10000.0,
     "short_factor": [1.0] * 4,
     "long_factor": [4.0] * 4,
-    "original_max_position_embeddings": 32,
+    "original_max_position_embeddings": 128,
 }
 _LLAMA3 = {
     "rope_type": "llama3",
@@ -308,7 +308,7 @@ _LLAMA3 = {
     "factor": 8.0,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
+    "original_max_position_embeddings": 128,
 }
 _SCALED = {
     "logits_scaling": 8.0,
@@ -392,7 +392,7 @@ VARIANTS = [
     Specimen(
         "phi3",
         "long positions",
-        {"rope_parameters": _LONG, "original_max_position_embeddings": 32, "sliding_window": None},
+        {"rope_parameters": _LONG, "original_max_position_embeddings": 128, "sliding_window": None},
     ),
     Specimen("phi3", "window", {"sliding_window": WINDOW}),
     Specimen("qwen2", "no window", {"use_sliding_window": False, "layer_types": None}),

@@ -147,8 +147,8 @@ _CHOOSE_DENSE = (
     "Choose a dense decoder-only transformer in float32, float16 or bfloat16, "
     "for example 'gemma-3-270m' or 'bigscience/bloom-560m'."
 )
-_EXPERT_SETTINGS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-_EXPERT_CLASS = re.compile(r"Experts?($|[A-Z])|Moe|MoE|MOE")
+#: Classes of what only a mixture has; whole models carry "Moe" in their names also where they are built dense.
+_EXPERT_CLASS = re.compile(r"Experts?$|(Moe|MoE|MOE)(Block|Layer|Gate)?$|Router$|^Expert")
 _RECURRENT_CLASS = re.compile(
     r"Mamba|Rwkv|RWKV|Recurrent|RgLru|DeltaNet|LinearAttention|xLSTM|mLSTM|ShortConv|SSM"
 )
@@ -187,17 +187,15 @@ def _adapter_part(model: PreTrainedModel) -> str | None:
 
 
 def _expert_part(model: PreTrainedModel) -> str | None:
-    config = model.config.get_text_config()
-    for setting in _EXPERT_SETTINGS:
-        value = getattr(config, setting, None)
-        # Some dense models inherit the setting, so the modules have to agree.
-        if isinstance(value, int) and value > 1 and _first_of_class(model, _EXPERT_CLASS):
-            return f"{setting} is {value}"
     return _first_of_class(model, _EXPERT_CLASS)
 
 
 def _recurrent_part(model: PreTrainedModel) -> str | None:
-    if getattr(model, "_is_stateful", False):
+    layer_types = getattr(model.config.get_text_config(), "layer_types", None) or ["unknown"]
+    only_attention = all(
+        kind.endswith(("full_attention", "sliding_attention")) for kind in layer_types
+    )
+    if getattr(model, "_is_stateful", False) and not only_attention:
         return "transformers calls it stateful"
     return _first_of_class(model, _RECURRENT_CLASS)
 

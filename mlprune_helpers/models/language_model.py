@@ -129,8 +129,11 @@ class LanguageModel:
             original = original or getattr(config, "original_max_position_embeddings", None)
             if original:
                 return original
-        stated = (getattr(config, setting, None) for setting in POSITION_SETTINGS)
-        return next((limit for limit in stated if limit), None)
+        # Past this length Doge chooses keys among all tokens of the input, later ones too.
+        exact = getattr(config, "keep_window_size", None)
+        stated = [getattr(config, setting, None) for setting in POSITION_SETTINGS]
+        limits = [limit for limit in stated if limit][:1] + [exact] * bool(exact)
+        return min(limits, default=None)
 
     @property
     def end_tokens(self) -> set[int]:
