@@ -1,5 +1,6 @@
 # make book     run the notebooks and build the site; again: only what has changed
-# make test     check the code style, run all tests
+# make test     check style and types, run all tests; make test-fast: but those that need the real model
+# make bounds   the fast tests with the oldest versions that pyproject.toml allows; RESOLUTION=highest: the newest
 # make bench    time the slow parts
 # make serve    look at the site on http://127.0.0.1:8000
 # make lock     renew requirements.lock from pyproject.toml; remove the lock first to get the newest versions
@@ -9,20 +10,38 @@
 PYTHON ?= python3
 # A file in notebooks/profiles: smoke, default or paper.
 PROFILE ?= default
+# What `make bounds` asks of uv: lowest-direct or highest.
+RESOLUTION ?= lowest-direct
 # Address of another package index, for torch only: PyTorch's own has builds for a CPU, and for each CUDA version.
 TORCH_INDEX ?=
 
 VENV := .venv/bin/python
 TORCH := torch==2.13.0
 
-.PHONY: book test bench serve lock clean
+.PHONY: book check test test-fast bounds bench serve lock clean
 
 book: .venv/ready
 	$(VENV) book/build.py --profile $(PROFILE)
 
-test: .venv/ready
+# The same in .pre-commit-config.yaml.
+check: .venv/ready
 	$(VENV) -m ruff check .
+	$(VENV) -m ruff format --check .
+	$(VENV) -m mypy
+
+test: check
 	$(VENV) -m pytest
+
+test-fast: check
+	$(VENV) -m pytest -m "not slow"
+
+bounds:
+	rm -rf .venv-bounds
+	$(PYTHON) -m venv .venv-bounds
+	.venv-bounds/bin/python -m pip install uv
+	.venv-bounds/bin/uv --no-config pip install --python .venv-bounds/bin/python \
+		--resolution $(RESOLUTION) --requirements pyproject.toml --extra book --extra dev --extra sweep --editable .
+	.venv-bounds/bin/python -m pytest -m "not slow"
 
 bench: .venv/ready
 	for script in tests/benchmarks/*.py; do $(VENV) $$script || exit 1; done

@@ -6,7 +6,7 @@ Two kinds of features: dimensions of the residual stream between the blocks, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,30 +17,32 @@ from torch import Tensor
 
 from .batching import encode, padded, run_in_batches
 from .files import written_beside
-from .hooks import InputSquares, residual_stream
+from .hooks import InputSums, residual_stream
 from .models.language_model import LanguageModel
 
 PADDINGS = ("masked", "counted")
-
-
-def _per_token(name: str, doc: str) -> property:
-    return property(
-        lambda stats: getattr(stats, name) / stats.n_tokens,
-        doc=f"{doc}  (n_layers + 1, hidden_size).",
-    )
+#: A massive activation exceeds both: this, and so many times the median of its hidden state (arXiv 2402.17762).
+MASSIVE = 100
+MASSIVE_OVER_MEDIAN = 1000
 
 
 @dataclass
 class ActivationStats:
     """Sums over token positions; every norm, mean and share follows from them.
 
-    Layers of the residual stream: before block 0, …, before block L-1, after it (before the final norm).  Of every
-    prompt: sums of squares ``prompt_squares`` (n_prompts, n_layers + 1, hidden_size), and positions counted
-    ``prompt_tokens`` (n_prompts,).  ``input_squares``: of the inputs of each prunable matrix, float64 (in_features,).
+    Layers of the residual stream: before block 0, …, before block L-1, after it (before the final norm).
 
-    ``hidden_…`` (n_layers + 1, hidden_size), over all prompts: largest absolute value; sum of the values, with their
-    signs; positions where the absolute value exceeds ``threshold`` (6 in LLM.int8, arXiv 2208.07339), and where it is a
-    massive activation: above 100 and above 1,000 times the median of its hidden state (Sun et al., arXiv 2402.17762).
+    Attributes:
+        prompt_squares: Of every prompt, sums of squares (n_prompts, n_layers + 1, hidden_size).
+        prompt_tokens: Of every prompt, positions counted (n_prompts,).
+        input_squares: Of the inputs of each prunable matrix, sums of squares in float64 (in_features,).
+        hidden_max: Largest absolute value over all prompts (n_layers + 1, hidden_size).
+        hidden_sum: Sum of the values, with their signs.
+        hidden_above: Positions at which the absolute value exceeds ``threshold``.
+        hidden_massive: Positions at which it is a massive activation: above 100 and above 1,000 times the median of
+            its hidden state (Sun et al., arXiv 2402.17762).
+        threshold: 6 in LLM.int8 (arXiv 2208.07339).
+        input_sums: Of the inputs of each prunable matrix, sums with their signs in float64 (in_features,).
     """
 
     prompt_squares: np.ndarray
@@ -51,9 +53,11 @@ class ActivationStats:
     hidden_above: np.ndarray
     hidden_massive: np.ndarray
     threshold: float = 6.0
+    input_sums: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def n_tokens(self) -> int:
+        """Positions counted, over all prompts."""
         return int(self.prompt_tokens.sum())
 
     @property
@@ -71,13 +75,20 @@ class ActivationStats:
         """Root mean square over tokens (n_layers + 1, hidden_size): free of the number of tokens."""
         return self.hidden / np.sqrt(self.n_tokens)
 
-    mean = _per_token("hidden_sum", "Mean over tokens, with its sign: what mean ablation puts in.")
-    share_above = _per_token(
-        "hidden_above", "Share of tokens at which a feature exceeds ``threshold``."
-    )
-    share_massive = _per_token(
-        "hidden_massive", "Share of tokens at which a feature is a massive activation."
-    )
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean over tokens, with its sign (n_layers + 1, hidden_size): what mean ablation puts in."""
+        return self.hidden_sum / self.n_tokens
+
+    @property
+    def share_above(self) -> np.ndarray:
+        """Share of tokens at which a feature exceeds ``threshold`` (n_layers + 1, hidden_size)."""
+        return self.hidden_above / self.n_tokens
+
+    @property
+    def share_massive(self) -> np.ndarray:
+        """Share of tokens at which a feature is a massive activation (n_layers + 1, hidden_size)."""
+        return self.hidden_massive / self.n_tokens
 
     @property
     def inputs(self) -> dict[str, np.ndarray]:
@@ -85,66 +96,88 @@ class ActivationStats:
         return {name: np.sqrt(squares) for name, squares in self.input_squares.items()}
 
     def merge(self, other: ActivationStats) -> ActivationStats:
-        """The statistics of both sets of prompts together, as one pass over both gives them."""
-        if (
-            self.input_squares.keys() != other.input_squares.keys()
-            or self.hidden_max.shape != other.hidden_max.shape
-        ):
+        """The statistics of both sets of prompts together, as one pass over both gives them.
+
+        Raises:
+            ValueError: For statistics of different models, or with different thresholds.
+        """
+        shapes = [{name: x.shape for name, x in s.input_squares.items()} for s in (self, other)]
+        if shapes[0] != shapes[1] or self.hidden_max.shape != other.hidden_max.shape:
             raise ValueError("These statistics are of different models and cannot be merged.")
         if self.threshold != other.threshold:
             raise ValueError(
                 f"Thresholds {self.threshold} and {other.threshold} differ: collect both with the same."
             )
         return ActivationStats(
-            np.concatenate([self.prompt_squares, other.prompt_squares]),
-            np.concatenate([self.prompt_tokens, other.prompt_tokens]),
-            {
-                name: squares + other.input_squares[name]
-                for name, squares in self.input_squares.items()
-            },
-            np.maximum(self.hidden_max, other.hidden_max),
-            *(
-                getattr(self, x) + getattr(other, x)
-                for x in ("hidden_sum", "hidden_above", "hidden_massive")
-            ),
-            self.threshold,
+            prompt_squares=np.concatenate([self.prompt_squares, other.prompt_squares]),
+            prompt_tokens=np.concatenate([self.prompt_tokens, other.prompt_tokens]),
+            input_squares=_added(self.input_squares, other.input_squares),
+            input_sums=_added(self.input_sums, other.input_sums),
+            hidden_max=np.maximum(self.hidden_max, other.hidden_max),
+            hidden_sum=self.hidden_sum + other.hidden_sum,
+            hidden_above=self.hidden_above + other.hidden_above,
+            hidden_massive=self.hidden_massive + other.hidden_massive,
+            threshold=self.threshold,
         )
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, complete or not at all."""
-        arrays = {
-            f.name: np.asarray(getattr(self, f.name))
-            for f in fields(self)
-            if f.name != "input_squares"
-        }
-        arrays |= {f"inputs/{name}": squares for name, squares in self.input_squares.items()}
+        arrays = {}
+        for name, value in vars(self).items():
+            if isinstance(value, dict):
+                arrays |= {f"{name}/{matrix}": array for matrix, array in value.items()}
+            else:
+                arrays[name] = np.asarray(value)
+        # The format knows one order in memory only, and does not look which one an array has.
+        arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
         with written_beside(path) as beside:
-            save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, beside)
+            save_file(arrays, beside)
 
     @classmethod
     def load(cls, path: str | Path) -> ActivationStats:
+        """Read what :meth:`save` has written."""
+        single: dict[str, np.ndarray] = {}
+        by_matrix: dict[str, dict[str, np.ndarray]] = {"input_squares": {}, "input_sums": {}}
         with safe_open(str(path), framework="np") as file:
-            arrays = {key: file.get_tensor(key) for key in file.keys()}
-        inputs = {
-            key.removeprefix("inputs/"): arrays.pop(key)
-            for key in list(arrays)
-            if key.startswith("inputs/")
-        }
-        return cls(input_squares=inputs, threshold=arrays.pop("threshold").item(), **arrays)
+            for key in file.keys():
+                name, _, matrix = key.partition("/")
+                if matrix:
+                    by_matrix[name][matrix] = file.get_tensor(key)
+                else:
+                    single[name] = file.get_tensor(key)
+        threshold = single.pop("threshold").item()
+        return cls(**single, **by_matrix, threshold=threshold)
+
+
+def _added(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: a[name] + b[name] for name in a}
 
 
 def collect_activations(
-    lm: LanguageModel, prompts: Sequence[str], *, max_length: int = 512, padding: str = "masked", skip_first: int = 0,
-    threshold: float = 6.0, token_budget: int = 2048,
-) -> ActivationStats:  # fmt: skip
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    *,
+    max_length: int | None = 512,
+    padding: str = "masked",
+    skip_first: int = 0,
+    threshold: float = 6.0,
+    token_budget: int = 2048,
+) -> ActivationStats:
     """Run the model once over the prompts and sum up its features, in float32 whatever the model's own type.
 
-    ``max_length``, ``skip_first``: tokens at which a prompt is cut, and how many to leave out at its start (the
-    attention sink).  ``padding``: "masked"; or "counted", as in the published code: prompts are padded to
-    ``max_length``, and the norms include it.  ``token_budget``: padded tokens in a batch, halved when memory runs out;
-    results do not depend on it.
+    Args:
+        lm: The model.
+        prompts: Texts.
+        max_length: Tokens at which a prompt is cut; None: nowhere.
+        padding: "masked"; or "counted", as in the published code: prompts are padded to ``max_length``, and the norms
+            include it.
+        skip_first: How many tokens to leave out at the start of every prompt (the attention sink).
+        threshold: Above which a value counts as an outlier.
+        token_budget: Padded tokens in a batch, halved when memory runs out; results do not depend on it.
 
-    Raises ValueError also where an activation is not finite, naming the layer or the matrix.
+    Raises:
+        ValueError: For a setting that is not allowed, a prompt too long for the model, or an activation that is not
+            finite, naming the layer or the matrix.
     """
     ids, lengths = token_ids(lm, prompts, max_length, padding)
     shortest = min(map(len, ids))
@@ -152,57 +185,103 @@ def collect_activations(
         raise ValueError(
             f"skip_first is {skip_first}; allowed: 0 to {shortest - 1}, one token less than the shortest prompt."
         )
-    shape = len(lm.layers) + 1, lm.hidden_size
-    squares, tokens = np.zeros((len(ids), *shape), np.float32), np.zeros(len(ids), np.int64)
-    largest, sums = (
-        np.zeros(shape, np.float32),
-        [np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64)],
-    )
-    inputs = InputSquares(lm.prunable)
+    collection = _Collection(lm, len(ids), threshold)
 
     def run(indices: list[int]) -> None:
         input_ids, mask = padded([ids[i] for i in indices], lm.device, lengths[indices[0]])
         counted = mask.bool() | (padding == "counted")
         counted[:, :skip_first] = False
-        seen: dict[int, list[np.ndarray]] = {}  # taken over once the whole pass has succeeded
-
-        def see(layer: int, hidden: Tensor) -> None:
-            hidden = hidden.float().masked_fill(~counted.to(hidden.device)[..., None], 0)
-            size, over = hidden.abs(), (0, 1)
-            massive = size > (1000 * size.median(dim=-1, keepdim=True).values).clamp_min(100)
-            found = (
-                size.square().sum(1),
-                size.amax(over),
-                hidden.double().sum(over),
-                (size > threshold).sum(over),
-                massive.sum(over),
-            )
-            seen[layer] = [x.cpu().numpy() for x in found]
-
-        with torch.inference_mode(), residual_stream(lm, see), inputs.counting(counted):
-            lm.decoder(input_ids=input_ids, attention_mask=mask, use_cache=False)
-        for layer, (of_prompts, maximum, *more) in seen.items():
-            squares[indices, layer] = of_prompts
-            np.maximum(largest[layer], maximum, out=largest[layer])
-            for total, part in zip(sums, more):
-                total[layer] += part
-        tokens[indices] = counted.sum(dim=1).cpu().numpy()
+        collection.add(indices, input_ids, mask, counted)
 
     run_in_batches(lengths, token_budget, run, "activations")
-    if not np.isfinite(squares).all():
-        layer = int(np.argwhere(~np.isfinite(squares))[:, 1].min())
-        raise ValueError(
-            f"{lm.name}: hidden states are not finite from layer {layer} on; load the model in float32."
-        )
-    input_squares = {name: x.cpu().numpy() for name, x in inputs.checked().items()}
-    return ActivationStats(squares, tokens, input_squares, largest, *sums, float(threshold))
+    return collection.stats()
 
 
 def token_ids(
-    lm: LanguageModel, prompts: Sequence[str], max_length: int, padding: str
+    lm: LanguageModel, prompts: Sequence[str], max_length: int | None, padding: str
 ) -> tuple[list[list[int]], list[int]]:
     """Ids of every prompt, cut at ``max_length``, and the length it is padded to at least."""
     if padding not in PADDINGS:
         raise ValueError(f"padding is {padding!r}; allowed: {', '.join(PADDINGS)}.")
+    if max_length is None and padding == "counted":
+        raise ValueError(
+            "padding is 'counted', so max_length must say up to where prompts are padded."
+        )
+    if max_length is not None and max_length <= len(lm.prefix):
+        raise ValueError(
+            f"max_length is {max_length}; {len(lm.prefix)} special tokens stand before every prompt: raise it."
+        )
     ids = encode(lm, prompts, max_length)
-    return ids, [max_length if padding == "counted" else len(x) for x in ids]
+    lm.check_length(max(map(len, ids)))
+    if padding == "masked" or max_length is None:
+        return ids, [len(row) for row in ids]
+    lm.check_length(max_length)
+    return ids, [max_length] * len(ids)
+
+
+class _Collection:
+    """What a run over all prompts has added up so far."""
+
+    def __init__(self, lm: LanguageModel, n_prompts: int, threshold: float):
+        shape = (len(lm.layers) + 1, lm.hidden_size)
+        self.lm = lm
+        self.threshold = threshold
+        self.squares = np.zeros((n_prompts, *shape), np.float32)
+        self.tokens = np.zeros(n_prompts, np.int64)
+        self.largest = np.zeros(shape, np.float32)
+        self.sums = np.zeros(shape)
+        self.above = np.zeros(shape, np.int64)
+        self.massive = np.zeros(shape, np.int64)
+        self.inputs = InputSums(lm.prunable, kinds=("squares", "sums"))
+
+    def add(self, indices: list[int], input_ids: Tensor, mask: Tensor, counted: Tensor) -> None:
+        """One pass over a batch; nothing of it is taken over unless it succeeds."""
+        seen: dict[int, dict[str, np.ndarray]] = {}
+
+        def see(layer: int, hidden: Tensor) -> None:
+            seen[layer] = self._summed_up(hidden, counted)
+
+        with torch.inference_mode(), residual_stream(self.lm, see), self.inputs.counting(counted):
+            self.lm.run(input_ids, mask, check_finite=False)  # checked layer by layer, below
+        for layer, found in seen.items():
+            self.squares[indices, layer] = found["squares"]
+            np.maximum(self.largest[layer], found["largest"], out=self.largest[layer])
+            self.sums[layer] += found["sums"]
+            self.above[layer] += found["above"]
+            self.massive[layer] += found["massive"]
+        self.tokens[indices] = counted.sum(dim=1).cpu().numpy()
+
+    def _summed_up(self, hidden: Tensor, counted: Tensor) -> dict[str, np.ndarray]:
+        hidden = hidden.float().masked_fill(~counted.to(hidden.device)[..., None], 0)
+        size = hidden.abs()
+        median = size.median(dim=-1, keepdim=True).values
+        massive = size > (MASSIVE_OVER_MEDIAN * median).clamp_min(MASSIVE)
+        everywhere = (0, 1)
+        found = {
+            "squares": size.square().sum(1),
+            "largest": size.amax(everywhere),
+            "sums": hidden.double().sum(everywhere),
+            "above": (size > self.threshold).sum(everywhere),
+            "massive": massive.sum(everywhere),
+        }
+        return {key: value.cpu().numpy() for key, value in found.items()}
+
+    def stats(self) -> ActivationStats:
+        """All of it, checked to be finite."""
+        if not np.isfinite(self.squares).all():
+            layer = int(np.argwhere(~np.isfinite(self.squares))[:, 1].min())
+            raise ValueError(
+                f"{self.lm.name}: hidden states are not finite from layer {layer} on; load the model in float32."
+            )
+        totals = self.inputs.checked()
+        return ActivationStats(
+            prompt_squares=self.squares,
+            prompt_tokens=self.tokens,
+            input_squares={name: sums["squares"].cpu().numpy() for name, sums in totals.items()},
+            input_sums={name: sums["sums"].cpu().numpy() for name, sums in totals.items()},
+            hidden_max=self.largest,
+            hidden_sum=self.sums,
+            hidden_above=self.above,
+            hidden_massive=self.massive,
+            threshold=float(self.threshold),
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 from tqdm import tqdm  # not tqdm.auto: its bars in notebooks ignore TQDM_DISABLE
 
 from .models.language_model import LanguageModel
@@ -13,15 +14,51 @@ from .models.language_model import LanguageModel
 def encode(
     lm: LanguageModel, texts: Sequence[str], max_length: int | None = None
 ) -> list[list[int]]:
-    """Token ids of each text, special tokens as the tokenizer adds them, cut on the right at ``max_length``."""
+    """Token ids of texts that are to be continued: the special tokens before a text are there, those after it not.
+
+    A text that begins with the special tokens, written out, gets them once.
+
+    Args:
+        lm: The model whose tokenizer is asked.
+        texts: Texts, each a list of ids in the result.
+        max_length: Where longer ones are cut, on the right.
+
+    Raises:
+        TypeError: For one text in place of a list, or an item that is not text.
+        ValueError: For no texts, a text without tokens, or a token that the model has no embedding for.
+    """
     if isinstance(texts, str):
         raise TypeError("A list of texts is expected, not one string: put it into a list.")
+    texts = list(texts)
     if not texts:
         raise ValueError("No texts given.")
-    ids = [list(x)[:max_length] for x in lm.tokenizer(list(texts), verbose=False)["input_ids"]]
-    if empty := [i for i, x in enumerate(ids) if not x]:
-        raise ValueError(f"Text {empty[0]} has no tokens: {texts[empty[0]]!r}.")
-    return ids
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"Text {i} is {text!r}, a {type(text).__name__}; texts are expected.")
+    tokenized = lm.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    all_ids = [_with_prefix(lm, list(ids))[:max_length] for ids in tokenized]
+    for i, ids in enumerate(all_ids):
+        _check_ids(lm, ids, i, texts[i])
+    return all_ids
+
+
+def _with_prefix(lm: LanguageModel, ids: list[int]) -> list[int]:
+    length = len(lm.prefix)
+    while length and ids[:length] == lm.prefix:
+        ids = ids[length:]
+    return lm.prefix + ids
+
+
+def _check_ids(lm: LanguageModel, ids: list[int], number: int, text: str) -> None:
+    if not ids:
+        raise ValueError(f"Text {number} has no tokens: {text!r}.")
+    if max(ids) >= lm.n_embeddings:
+        token = lm.tokenizer.convert_ids_to_tokens(max(ids))
+        raise ValueError(
+            f"Text {number} holds the token {token!r} (id {max(ids)}), but {lm.name} has embeddings for "
+            f"{lm.n_embeddings} tokens only: {text[:80]!r}. Remove it from the text, or load the tokenizer that "
+            "belongs to this model."
+        )
 
 
 def run_in_batches(
@@ -29,43 +66,62 @@ def run_in_batches(
     token_budget: int,
     run: Callable[[list[int]], None],
     desc: str | None = None,
+    *,
+    equal_lengths: bool = False,
 ) -> None:
-    """Call ``run(indices)`` on batches of similar length, longest first, at most ``token_budget`` padded tokens each.
+    """Call ``run(indices)`` on batches of similar length, longest first.
 
-    ``desc``: what a progress bar says, if there shall be one.
     A batch for which memory runs out is halved and tried again, so ``run`` must keep nothing of a failed batch.
+
+    Args:
+        lengths: Tokens of every item.
+        token_budget: Padded tokens in a batch, at most; an item alone may have more.
+        run: Called with the numbers of the items of a batch.
+        desc: What a progress bar says, if there shall be one.
+        equal_lengths: Whether all items of a batch have the same length.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    with tqdm(
-        total=len(order), desc=desc, leave=False, **({} if desc else {"disable": True})
-    ) as bar:
+    # TQDM_DISABLE counts only where ``disable`` is not given.
+    silent = tqdm(disable=True)
+    with tqdm(total=len(order), desc=desc, leave=False) if desc else silent as bar:
         while order:
-            size = min(len(order), max(1, token_budget // max(1, lengths[order[0]])))
+            longest = lengths[order[0]]
+            size = min(len(order), max(1, token_budget // max(1, longest)))
+            if equal_lengths:
+                size = sum(lengths[i] == longest for i in order[:size])
             try:
                 run(order[:size])
                 order = order[size:]
                 bar.update(size)
                 continue
-            except (
-                RuntimeError
-            ) as error:  # torch.OutOfMemoryError is one; the CPU allocator raises a plain one
-                if size == 1 or "memory" not in str(error):
+            except RuntimeError as error:
+                if size == 1 or not out_of_memory(error):
                     raise
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()  # out here, where the error no longer holds the batch's tensors
-            token_budget = size * lengths[order[0]] // 2
+            token_budget = size * longest // 2
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: torch.OutOfMemoryError is a RuntimeError, the CPU's allocator raises a plain one."""
+    return isinstance(error, RuntimeError) and "memory" in str(error)
 
 
 def padded(
-    ids: Sequence[Sequence[int]], device, length: int | None = None, side: str = "right"
-) -> tuple[torch.Tensor, torch.Tensor]:
+    ids: Sequence[Sequence[int]],
+    device: torch.device | str,
+    length: int | None = None,
+    side: str = "right",
+) -> tuple[Tensor, Tensor]:
     """Padded ids and attention mask, both (batch, length).
 
     Which id pads does not matter to the real tokens: causal attention never looks right, the mask hides what is left.
     """
-    tokens = torch.zeros(len(ids), length or max(map(len, ids)), dtype=torch.long)
+    width = length or max(map(len, ids))
+    tokens = torch.zeros(len(ids), width, dtype=torch.long)
     mask = torch.zeros_like(tokens)
     for i, row in enumerate(ids):
-        place = slice(len(row)) if side == "right" else slice(tokens.shape[1] - len(row), None)
-        tokens[i, place], mask[i, place] = torch.tensor(row), 1
+        place = slice(len(row)) if side == "right" else slice(width - len(row), None)
+        tokens[i, place] = torch.tensor(row)
+        mask[i, place] = 1
     return tokens.to(device), mask.to(device)

@@ -41,11 +41,19 @@ def drawn(ax):
 
 
 def horizontal_lines(ax):
-    return [line.get_ydata()[0] for line in ax.lines if len(line.get_ydata()) == 2 and len(set(line.get_ydata())) == 1]
+    return [
+        line.get_ydata()[0]
+        for line in ax.lines
+        if len(line.get_ydata()) == 2 and len(set(line.get_ydata())) == 1
+    ]
 
 
 def vertical_lines(ax):
-    return [line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 2 and len(set(line.get_xdata())) == 1]
+    return [
+        line.get_xdata()[0]
+        for line in ax.lines
+        if len(line.get_xdata()) == 2 and len(set(line.get_xdata())) == 1
+    ]
 
 
 def legend(ax):
@@ -74,13 +82,71 @@ def test_lines_by_layer_without_chance_and_on_a_logarithmic_scale():
 
 
 def test_more_lines_than_markers():
-    drawn(plots.lines_by_layer({str(i): [i, i] for i in range(25)}, ylabel="y"))
-    assert len(plt.gca().lines) == 25
+    ax = drawn(plots.lines_by_layer({str(i): [i, i] for i in range(41)}, ylabel="y"))
+    assert len(ax.lines) == 41
+
+
+def test_more_points_than_markers():
+    frame = pd.DataFrame({"x": "fr", "arm": range(41), "y": 0.5, "low": 0.4, "high": 0.6})
+    ax = plots.points_with_intervals(frame, x="x", y="y", hue="arm")
+    assert len(ax.containers) == 41
+
+
+@pytest.mark.parametrize("values", [[], "123", ["1", "2"], [[1, 2], [3, 4]], [1j]])
+def test_a_line_is_a_row_of_numbers(values):
+    with pytest.raises(ValueError, match="'French'.*row of numbers"):
+        plots.lines_by_layer({"French": values}, ylabel="y")
+    assert not plt.get_fignums()  # no empty figure is left
+
+
+def test_a_line_may_have_gaps():
+    ax = plots.lines_by_layer({"French": [0.1, None, float("nan"), 0.4]}, ylabel="y")
+    assert np.isnan(ax.lines[0].get_ydata()).tolist() == [False, True, True, False]
+
+
+def test_nothing_to_draw_is_refused():
+    for call in (
+        lambda: plots.lines_by_layer({}, ylabel="y"),
+        lambda: plots.matrix_images({}),
+        lambda: plots.heatmap(pd.DataFrame(), label="share"),
+        lambda: plots.points_with_intervals(INTERVALS[:0], x="language", y="accuracy", hue="arm"),
+        lambda: plots.differences(INTERVALS[:0], label="arm", value="accuracy", xlabel="points"),
+    ):
+        with pytest.raises(ValueError, match="is empty"):
+            call()
+
+
+def test_a_column_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="no column 'acuracy'; it has: 'language', .*'accuracy'"):
+        plots.points_with_intervals(INTERVALS, x="language", y="acuracy", hue="arm")
+    with pytest.raises(ValueError, match="no column 'lower'"):
+        plots.differences(INTERVALS, label="arm", value="accuracy", low="lower", xlabel="points")
+    with pytest.raises(TypeError, match="a data frame is needed"):
+        plots.heatmap(INTERVALS["accuracy"], label="share")
+
+
+@pytest.mark.parametrize("column", ["language", "arm"])
+def test_a_point_without_a_place_is_refused(column):
+    """pandas takes no missing name for equal, so the point would not be drawn."""
+    frame = INTERVALS.copy()
+    frame.loc[2, column] = None
+    with pytest.raises(ValueError, match=f"Row 2 has no '{column}'"):
+        plots.points_with_intervals(frame, x="language", y="accuracy", hue="arm")
+    with pytest.raises(ValueError, match=f"Row 2 has no '{column}'"):
+        plots.differences(frame, label=column, value="accuracy", xlabel="points")
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 2, 3), (0, 3)])
+def test_a_matrix_has_rows_and_columns(shape):
+    with pytest.raises(ValueError, match="'mask' has the shape"):
+        plots.matrix_images({"mask": np.zeros(shape)})
 
 
 @pytest.mark.parametrize("options", [{}, {"center": 0.0, "annotate": True}, {"vmin": 0, "vmax": 1}])
 def test_heatmap(options):
-    values = pd.DataFrame(np.linspace(-1, 1, 6).reshape(2, 3), index=["en", "sw"], columns=[10, 20, 30])
+    values = pd.DataFrame(
+        np.linspace(-1, 1, 6).reshape(2, 3), index=["en", "sw"], columns=[10, 20, 30]
+    )
     values.index.name, values.columns.name = "language", "sparsity (%)"
     ax = drawn(plots.heatmap(values, label="difference (points)", title="T", **options))
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("sparsity (%)", "language", "T")
@@ -101,7 +167,9 @@ def test_matrix_images(rng):
     ax = drawn(plots.matrix_images(matrices, title="Wanda"))
     images = {a.get_title(): a for a in ax.figure.axes if a.images}
     assert list(images) == ["score", "mask"]
-    assert all((a.get_xlabel(), a.get_ylabel()) == ("input feature", "output row") for a in images.values())
+    assert all(
+        (a.get_xlabel(), a.get_ylabel()) == ("input feature", "output row") for a in images.values()
+    )
     mask = images["mask"].images[0]
     assert mask.cmap(mask.norm(1.0))[:3] == (0, 0, 0) and mask.cmap(mask.norm(0.0))[:3] == (1, 1, 1)
     assert len(ax.figure.axes) == 3  # a colour bar for the scores only
@@ -114,7 +182,9 @@ def test_an_image_of_a_mask_that_marks_everything_is_black():
 
 
 def test_points_with_intervals():
-    ax = drawn(plots.points_with_intervals(INTERVALS, x="language", y="accuracy", hue="arm", chance=1 / 3))
+    ax = drawn(
+        plots.points_with_intervals(INTERVALS, x="language", y="accuracy", hue="arm", chance=1 / 3)
+    )
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("language", "accuracy")
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["en", "sw"]
     assert horizontal_lines(ax) == [1 / 3]
@@ -125,22 +195,39 @@ def test_points_with_intervals():
     assert dense.lines[0].get_marker() != pruned.lines[0].get_marker()
     (bars,) = dense.lines[2]
     assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [[0.45, 0.6], [0.3, 0.5]]
-    named = plots.points_with_intervals(INTERVALS, x="language", y="accuracy", hue="arm", ylabel="accuracy (share)", title="T")
+    named = plots.points_with_intervals(
+        INTERVALS, x="language", y="accuracy", hue="arm", ylabel="accuracy (share)", title="T"
+    )
     assert (named.get_ylabel(), named.get_title()) == ("accuracy (share)", "T")
     assert horizontal_lines(named) == []
 
 
 def test_differences():
-    frame = pd.DataFrame({"language": ["en", "fr", "sw"], "d": [0.01, -0.02, 0.0], "low": [-0.01, -0.04, -0.01], "high": [0.03, 0.0, 0.01]})
-    ax = drawn(plots.differences(frame, label="language", value="d", xlabel="difference in accuracy"))
+    frame = pd.DataFrame(
+        {
+            "language": ["en", "fr", "sw"],
+            "d": [0.01, -0.02, 0.0],
+            "low": [-0.01, -0.04, -0.01],
+            "high": [0.03, 0.0, 0.01],
+        }
+    )
+    ax = drawn(
+        plots.differences(frame, label="language", value="d", xlabel="difference in accuracy")
+    )
     assert ax.get_xlabel() == "difference in accuracy"
     assert vertical_lines(ax) == [0]
     height = {tick.get_text(): at for tick, at in zip(ax.get_yticklabels(), ax.get_yticks())}
     assert height["en"] > height["fr"] > height["sw"]  # first on top
     (points,) = ax.containers
-    assert dict(zip(points.lines[0].get_ydata(), points.lines[0].get_xdata())) == {height["en"]: 0.01, height["fr"]: -0.02, height["sw"]: 0.0}
+    assert dict(zip(points.lines[0].get_ydata(), points.lines[0].get_xdata())) == {
+        height["en"]: 0.01,
+        height["fr"]: -0.02,
+        height["sw"]: 0.0,
+    }
     (bars,) = points.lines[2]
-    assert np.allclose(sorted(segment[0, 0] for segment in bars.get_segments()), sorted(frame["low"]))
+    assert np.allclose(
+        sorted(segment[0, 0] for segment in bars.get_segments()), sorted(frame["low"])
+    )
 
 
 def test_figures_are_the_same_on_dark_pages():

@@ -1,74 +1,105 @@
-"""A causal language model, its tokenizer, and the names of its parts."""
+"""A causal language model, its tokenizer, and the names of its parts.
+
+Everything a model or tokenizer does is asked of it: the output head with all its scaling runs inside the model's own
+forward pass, special tokens are those that the tokenizer puts.  :func:`.probe.probe` proves at the start that what is
+asked piece by piece equals the plain forward pass.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import inspect
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .architecture import ModelError, _decoder_blocks
+from .architecture import (
+    LENGTH_DEPENDENT_ROPE,
+    POSITION_SETTINGS,
+    BlockCall,
+    ModelError,
+    find_anatomy,
+    hidden_parameter,
+    refuse_by_kind,
+    replaced_forward,
+    split_call,
+    without_hooks,
+)
+from .special_tokens import SAMPLES, learn_special_tokens
 
-VOCABULARY_PART = 16_384  # words whose logits are held at once in scoring
+#: Words whose logits are held at once in scoring.
+VOCABULARY_PART = 16_384
+#: Settings that say nothing of what the model computes: where it came from, and what its weights say themselves.
+_NOT_IDENTITY = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
 
 
 @dataclass
 class LanguageModel:
-    """A causal language model in evaluation mode, its tokenizer, and the names of the parts that matter here.
+    """A causal language model in evaluation mode, and its tokenizer, which is never changed.
 
-    The tokenizer is never changed: no token is added, ``padding_side`` stays as it was.  ``layers``: decoder blocks,
-    ``prunable``: {qualified name: every Linear or Conv1D inside them}, both in order.  ``interventions``: what hooks
-    change in the forward pass now, part of the fingerprint.  ``history``: what was done to the weights since loading.
+    Attributes:
+        name: What it was loaded as.
+        model, tokenizer: As transformers has them.
+        layers: The decoder blocks, in order.
+        prunable: {qualified name: every Linear or Conv1D inside the blocks}, in order.
+        prefix, suffix: Special tokens that the tokenizer puts before and after every text.
+        decoder: The model without its output head: token ids in, final hidden states out.
+        pads_left: Whether strings padded on the left are computed as they are alone.  Where not, batches hold strings of
+            one length.
+        interventions: What hooks change in the forward pass now; part of the fingerprint.
+        history: What was done to the weights since loading.
+
+    Raises:
+        ModelError: For a model that this package would not compute exactly, naming what differs.
     """
 
     name: str
     model: PreTrainedModel
-    tokenizer: object
+    tokenizer: PreTrainedTokenizerBase
+    decoder: nn.Module = field(init=False, repr=False)
     layers: list[nn.Module] = field(init=False, repr=False)
     prunable: dict[str, nn.Module] = field(init=False, repr=False)
+    pads_left: bool = field(init=False, repr=False)
+    prefix: list[int] = field(init=False, repr=False)
+    suffix: list[int] = field(init=False, repr=False)
     interventions: list[str] = field(default_factory=list, repr=False)
     history: list[dict] = field(default_factory=list, repr=False)
+    #: Learnt by the probe: what the decoder returns, whether blocks return tuples, whether the head works in parts.
+    _output_class: type = field(default=tuple, init=False, repr=False)
+    _blocks_return_tuples: bool = field(default=False, init=False, repr=False)
+    _head_in_parts: bool = field(default=False, init=False, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        from .probe import probe, refuse_encoders
+
         self.model.eval()
-        prefix, self.layers = _decoder_blocks(self.model)
-        self.prunable = {
-            f"{prefix}.{i}.{name}": module
-            for i, block in enumerate(self.layers)
-            for name, module in block.named_modules()
-            if type(module) in (nn.Linear, Conv1D)
-        }
-        known = {id(module.weight) for module in self.prunable.values()}
-        inside = [
-            (n, p)
-            for n, p in self.model.named_parameters()
-            if n.startswith(f"{prefix}.") and p.ndim > 1
-        ]
-        if others := [n for n, p in inside if id(p) not in known] or (
-            [] if known else [f"{prefix}.0"]
-        ):
+        _refuse_offloaded(self.name, self.model)
+        refuse_by_kind(self.name, self.model)
+        special = learn_special_tokens(self.name, self.tokenizer)
+        self.prefix, self.suffix = special.prefix, special.suffix
+        self._refuse_larger_tokenizer()
+        refuse_encoders(self)
+        anatomy = find_anatomy(self.name, self.model)
+        self.layers = anatomy.layers
+        self.prunable = anatomy.prunable
+        probe(self, anatomy.around_blocks)
+
+    def _refuse_larger_tokenizer(self) -> None:
+        if self.tokenizer.vocab_size > self.n_embeddings:
             raise ModelError(
-                f"{self.name}: not all weights inside its decoder blocks are those of a torch Linear or Conv1D; the first "
-                f"is {others[0]}. Mixtures of experts and quantised layers are not supported: choose a dense model in "
-                "float32, float16 or bfloat16."
-            )
-        if away := [n for n, p in self.model.named_parameters() if p.is_meta]:
-            raise ModelError(
-                f"{self.name}: {away[0]} and {len(away) - 1} more are offloaded to memory or disk. All weights must be on "
-                "devices: pass a smaller dtype, another device_map, or choose a smaller model."
+                f"{self.name}: the tokenizer has {self.tokenizer.vocab_size} tokens, the model embeddings for "
+                f"{self.n_embeddings}. They are not a pair: load the tokenizer that belongs to this model."
             )
 
-    @property
-    def decoder(self) -> nn.Module:
-        """The model without its output head: token ids in, final hidden states out."""
-        return getattr(self.model, self.model.base_model_prefix)
+    # -- sizes and places --------------------------------------------------------------------------------------
 
     @property
     def device(self) -> torch.device:
@@ -77,54 +108,75 @@ class LanguageModel:
 
     @property
     def hidden_size(self) -> int:
+        """Width of the residual stream."""
         return (
             self.model.config.get_text_config().hidden_size
         )  # OPT-350M embeds into fewer dimensions
 
     @property
+    def n_embeddings(self) -> int:
+        """How many tokens the model can read: ids from 0 to below this."""
+        return self.model.get_input_embeddings().weight.shape[0]
+
+    @property
     def max_positions(self) -> int | None:
-        """The longest input the architecture accepts, or None where it states none."""
+        """The longest input that the architecture takes, or None where it states none."""
         config = self.model.config.get_text_config()
-        return getattr(config, "max_position_embeddings", None) or getattr(
-            config, "n_positions", None
-        )
+        rope = getattr(config, "rope_parameters", None) or {}
+        if isinstance(rope, dict) and rope.get("rope_type") in LENGTH_DEPENDENT_ROPE:
+            # Past the original length one long string changes what is computed for all others of its batch.
+            original = rope.get("original_max_position_embeddings")
+            original = original or getattr(config, "original_max_position_embeddings", None)
+            if original:
+                return original
+        stated = (getattr(config, setting, None) for setting in POSITION_SETTINGS)
+        return next((limit for limit in stated if limit), None)
 
     @property
-    def window(self) -> int | None:
-        """Tokens that a sliding window of attention sees, or None where no block has one."""
-        return getattr(self.model.config.get_text_config(), "sliding_window", None)
-
-    @property
-    def final_norm(self) -> nn.Module:
-        """The normalisation between the last block and the output head (for the logit lens)."""
-        prefix, _ = _decoder_blocks(self.model)
-        beside = self.model.get_submodule(prefix.rpartition(".")[0]).named_children()
-        norms = [
-            m
-            for name, m in beside
-            if "embed" not in name and getattr(getattr(m, "weight", None), "ndim", 0) == 1
+    def end_tokens(self) -> set[int]:
+        """Ids after which a text is over, by the model's settings and the tokenizer's."""
+        told = [self.tokenizer.eos_token_id, self.model.config.get_text_config().eos_token_id]
+        told.append(getattr(getattr(self.model, "generation_config", None), "eos_token_id", None))
+        flat = [
+            token for ids in told for token in (ids if isinstance(ids, (list, tuple)) else [ids])
         ]
-        if len(norms) != 1:
-            raise ModelError(
-                f"{self.name}: expected one final normalisation beside the blocks, found {len(norms)}."
-            )
-        return norms[0]
+        return {int(token) for token in flat if token is not None}
+
+    # -- identity ----------------------------------------------------------------------------------------------
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (first 16 hex digits) of the weights as they are now and of the active interventions.
+        """Identity of weights, configuration, tokenizer and active interventions: 16 hex digits of SHA-256.
 
         Hashing reads every weight, about a second per gigabyte, so a weight changed by any means changes it.
         """
         digest = hashlib.sha256(type(self.model).__name__.encode())
         for name, tensor in self.model.named_parameters():
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(
-                memoryview(tensor.detach().cpu().contiguous().view(torch.uint8).numpy()).cast("B")
-            )
+            values = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
+            digest.update(memoryview(values).cast("B"))
+        digest.update(
+            json.dumps(_identity(self.model.config.to_dict()), sort_keys=True, default=str).encode()
+        )
+        digest.update(repr(sorted(self.end_tokens)).encode())
+        digest.update(self._tokenizer_digest.encode())
+        # The tokenizer may have been given tokens or other settings since.
+        now = [self.tokenizer(text)["input_ids"] for text in SAMPLES]
+        digest.update(repr((len(self.tokenizer), now)).encode())
         for intervention in self.interventions:
             digest.update(intervention.encode())
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def _tokenizer_digest(self) -> str:
+        """Of everything that the tokenizer knows; half a second for a vocabulary of 262,144."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is not None:
+            # What stands before the tokens is padding and truncation, which change with use.
+            _, _, content = backend.to_str().partition('"added_tokens"')
+        else:
+            content = json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
+        return hashlib.sha256(f"{content}{self.prefix}{self.suffix}".encode()).hexdigest()
 
     @contextlib.contextmanager
     def intervening(self, kind: str, *content: object) -> Iterator[None]:
@@ -140,53 +192,194 @@ class LanguageModel:
         finally:
             self.interventions.remove(note)
 
-    def run(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options):
+    # -- the forward pass --------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        check_finite: bool = True,
+        **options: Any,
+    ) -> Any:
         """The decoder on padded ids, each real token at its own position whichever side the padding is on.
 
-        ``attention_mask`` (batch, cached + length) covers a cache in ``past_key_values`` too.
+        Args:
+            input_ids: (batch, length).
+            attention_mask: (batch, cached + length): 1 where there is a token, those in a cache included.
+            check_finite: Whether a hidden state of a token that is not finite is an error.
+            **options: For the decoder, such as ``past_key_values`` and ``use_cache`` (off by default).
+
+        Returns:
+            What the decoder returns; the first of it are the final hidden states (batch, length, hidden).
+
+        Raises:
+            ValueError: If more tokens go in than there are positions, or states are not finite.
         """
-        if (
-            "position_ids" in inspect.signature(self.decoder.forward).parameters
-        ):  # BLOOM has none: it reads the mask
+        self.check_length(int(attention_mask.sum(dim=1).max()))
+        starts_at_once = input_ids.shape == attention_mask.shape and bool(
+            attention_mask[:, 0].all()
+        )
+        if self._takes_positions and not starts_at_once:  # BLOOM takes none: it reads the mask
             positions = (attention_mask.cumsum(dim=1) - 1).clamp_min(0)[:, -input_ids.shape[1] :]
             options["position_ids"] = positions.to(self.device)
-        options = {"use_cache": False} | options
-        return self.decoder(
-            input_ids=input_ids.to(self.device),
-            attention_mask=attention_mask.to(self.device),
-            **options,
-        )
+        output = self._ask_decoder(input_ids, attention_mask, {"use_cache": False} | options)
+        if check_finite:
+            self._check_finite(output[0], attention_mask[:, -input_ids.shape[1] :])
+        return output
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Output head on final hidden states (..., hidden_size) → (..., vocabulary), as the model computes it."""
-        return self._capped(self.model.get_output_embeddings()(hidden))
+    def _ask_decoder(self, input_ids: Tensor, mask: Tensor, options: dict[str, Any]) -> Any:
+        try:
+            return self.decoder(
+                input_ids=input_ids.to(self.device), attention_mask=mask.to(self.device), **options
+            )
+        except (
+            IndexError
+        ) as error:  # ids are checked where texts become ids, so it is a table of positions
+            raise ValueError(
+                f"{self.name}: an input of {int(mask.sum(dim=1).max())} tokens is longer than its table of "
+                f"positions ({error}). Shorten the texts, use fewer shots, or cut them: max_length=…."
+            ) from None
 
-    def log_probabilities(
-        self, hidden: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor
-    ) -> torch.Tensor:
-        """Log-probability (n,) of ``tokens`` (n,) after the final hidden states ``hidden[rows]``, in float32.
+    def check_length(self, n_tokens: int) -> None:
+        """Raise ValueError if ``n_tokens`` are more than there are positions."""
+        if self.max_positions is not None and n_tokens > self.max_positions:
+            raise ValueError(
+                f"{self.name}: {n_tokens} tokens; {self.max_positions} fit. "
+                "Shorten the texts, use fewer shots, or cut them: max_length=…."
+            )
+
+    def _check_finite(self, hidden: Tensor, mask: Tensor) -> None:
+        if torch.isfinite(hidden).all():
+            return
+        if not torch.isfinite(
+            hidden[mask.bool().to(hidden.device)]
+        ).all():  # padding may be anything
+            raise ValueError(
+                f"{self.name}: hidden states are not finite. Load the model in float32 or bfloat16."
+            )
+
+    @cached_property
+    def _takes_positions(self) -> bool:
+        return "position_ids" in inspect.signature(self.decoder.forward).parameters
+
+    def into_blocks(
+        self, input_ids: Tensor, attention_mask: Tensor
+    ) -> tuple[Tensor, list[BlockCall]]:
+        """What block 0 receives, and how every block is called, without running any block.
+
+        Returns:
+            Hidden states (batch, length, hidden_size), and one call a block.
+        """
+        parameter = hidden_parameter(self.layers[0])
+        entering: list[Tensor] = []
+        calls: list[BlockCall] = []
+
+        def hand_on(*args: Any, **kwargs: Any) -> Any:
+            hidden, call = split_call(parameter, args, kwargs)
+            entering.append(hidden)
+            calls.append(call)
+            return (hidden,) if self._blocks_return_tuples else hidden
+
+        with replaced_forward(self.layers, hand_on):
+            self.run(input_ids, attention_mask, check_finite=False)
+        return entering[0], calls
+
+    # -- the output head ---------------------------------------------------------------------------------------
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """What the model makes of final hidden states: its own head, with its own scaling.
+
+        Args:
+            hidden: (..., hidden), as the decoder puts them out.
+
+        Returns:
+            (..., vocabulary).
+        """
+        states = hidden.reshape(1, -1, hidden.shape[-1])
+        returns_tuple = self._output_class is tuple
+        output = (states,) if returns_tuple else self._output_class(last_hidden_state=states)
+        one = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+        with replaced_forward([self.decoder], lambda *args, **kwargs: output):
+            logits = self.model(input_ids=one, use_cache=False).logits
+        return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
+
+    def logits_after_blocks(self, hidden: Tensor) -> Tensor:
+        """Logits from states (n, hidden_size) as the last block puts them out: (n, vocabulary).
+
+        What the model does between its blocks and its head is done by the model: a norm, a projection.  Interventions
+        act where the states came from, not once more here.
+        """
+        entering = hidden[:, None]
+        ids = torch.zeros(entering.shape[:2], dtype=torch.long)
+        returned = (entering,) if self._blocks_return_tuples else entering
+        with without_hooks(self.layers), replaced_forward(self.layers, lambda *a, **k: returned):
+            final = self.run(ids, torch.ones_like(ids))[0]
+        return self.logits(final)[:, 0]
+
+    def log_probabilities(self, hidden: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probability of ``tokens`` (n,) after the final hidden states ``hidden[rows]``.
 
         The vocabulary goes by in parts: a part of the head stays in the processor's cache for all states, and the
-        logits of a large vocabulary are never held whole.
+        logits of a large vocabulary are never held whole.  What the model does to logits after its head (scales, caps)
+        is done by the model, to every part.
+
+        Args:
+            hidden: (m, hidden) final hidden states.
+            rows: (n,) which of them precedes each token.
+            tokens: (n,) ids.
+
+        Returns:
+            (n,) in float32.
         """
-        head = self.model.get_output_embeddings()
-        hidden, rows, tokens = (x.to(head.weight.device) for x in (hidden, rows, tokens))
-        values, total, top = (
-            torch.zeros(len(rows), device=hidden.device),
-            0,
-            torch.tensor(-torch.inf, device=hidden.device),
-        )
-        for begin in range(0, len(head.weight), VOCABULARY_PART):
-            part = slice(begin, begin + VOCABULARY_PART)
-            bias = None if head.bias is None else head.bias[part]
-            logits = self._capped(nn.functional.linear(hidden, head.weight[part], bias)).float()
-            inside = (begin <= tokens) & (tokens < begin + VOCABULARY_PART)
+        device = self.model.get_output_embeddings().weight.device
+        hidden, rows, tokens = hidden.to(device), rows.to(device), tokens.to(device)
+        values = torch.zeros(len(rows), device=device)
+        top = torch.tensor(-torch.inf, device=device)
+        total = torch.zeros(len(hidden), 1, device=device)
+        begin = 0
+        for logits in self._logits_in_parts(hidden):
+            inside = (begin <= tokens) & (tokens < begin + logits.shape[1])
             values[inside] = logits[rows[inside], tokens[inside] - begin]
             peak = torch.maximum(top, logits.amax(dim=1, keepdim=True))
             total = total * (top - peak).exp() + logits.sub_(peak).exp_().sum(dim=1, keepdim=True)
             top = peak
+            begin += logits.shape[1]
         return values - (top + total.log())[rows, 0]
 
-    def _capped(self, logits: torch.Tensor) -> torch.Tensor:
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+    def _logits_in_parts(self, hidden: Tensor) -> Iterator[Tensor]:
+        """Float32 logits (n, part of the vocabulary), part by part, to be changed as the caller likes."""
+        if not self._head_in_parts:
+            yield self.logits(hidden).float()
+            return
+        head = self.model.get_output_embeddings()
+        for begin in range(0, len(head.weight), VOCABULARY_PART):
+            part = slice(begin, begin + VOCABULARY_PART)
+            bias = None if head.bias is None else head.bias[part]
+
+            def part_of_head(
+                states: Tensor, weight: Tensor = head.weight[part], bias=bias
+            ) -> Tensor:
+                return nn.functional.linear(states, weight, bias)
+
+            with replaced_forward([head], part_of_head):
+                logits = self.logits(hidden)
+            yield logits.float()
+
+
+def _refuse_offloaded(name: str, model: PreTrainedModel) -> None:
+    away = [path for path, parameter in model.named_parameters() if parameter.is_meta]
+    if away:
+        raise ModelError(
+            f"{name}: {away[0]} and {len(away) - 1} more are offloaded to memory or disk. All weights must be on "
+            "devices: pass a smaller dtype, another device_map, or choose a smaller model."
+        )
+
+
+def _identity(settings: Any) -> Any:
+    """A configuration without what says nothing of the computation."""
+    if isinstance(settings, dict):
+        return {str(k): _identity(v) for k, v in settings.items() if k not in _NOT_IDENTITY}
+    if isinstance(settings, Sequence) and not isinstance(settings, str):
+        return [_identity(item) for item in settings]
+    return settings

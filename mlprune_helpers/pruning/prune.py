@@ -20,7 +20,7 @@ from .report import PruningReport
 from .scores import DATA_FREE, METHODS, SCORES, random_score
 from .sparsegpt import sparsegpt
 from .sparsity import parse_sparsity
-from .walk import _block_by_block
+from .walk import block_by_block
 
 
 def prune(
@@ -97,14 +97,18 @@ def prune(
                 for name in tqdm(lm.prunable, desc="pruning", leave=False)
             )
         else:
-            every = _block_by_block(
-                lm,
-                corpora,
-                max_length,
-                padding,
-                token_budget,
-                method == "sparsegpt",
-                propagate_error,
+            kind = "products" if method == "sparsegpt" else "squares"
+            every = (
+                (name, [sums[kind] for sums in of_corpora])
+                for name, of_corpora in block_by_block(
+                    lm,
+                    corpora,
+                    kinds=(kind,),
+                    max_length=max_length,
+                    padding=padding,
+                    token_budget=token_budget,
+                    propagate_error=propagate_error,
+                )
             )
         for name, sums in every:
             prune_matrix(name, sums)
