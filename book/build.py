@@ -2,8 +2,8 @@
 
     python book/build.py --profile smoke
 
-What lands in ``_build/PROFILE``: ``notebooks`` (executed), ``results`` (their numbers), ``site-src`` (what Jupyter
-Book was given) and ``html`` (the site, there only if every check passed).
+What lands in ``_build/PROFILE``: ``notebooks`` (executed), ``results`` (their numbers),
+``site-src`` (what Jupyter Book was given) and ``html`` (the site, if every check passed).
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 from check_site import check_notebook, check_site
+from filelock import FileLock
 
 from mlprune_helpers import ModelError
+from mlprune_helpers.files import written_beside
 from mlprune_helpers.runs import NotebookFailed, run_book, time_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,82 +36,128 @@ class BuildFailed(RuntimeError):
 
 def chapters(root: Path = ROOT) -> list[Path]:
     """The notebooks named in ``_toc.yml``, in order."""
+    contents = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    pages = [root / f"{name}.ipynb" for name in _pages(contents)]
+    return [page for page in pages if page.is_file()]
 
-    def files(entry: dict) -> list[str]:
-        below = [*entry.get("parts", []), *entry.get("chapters", []), *entry.get("sections", [])]
-        return [*filter(None, [entry.get("file")]), *(name for item in below for name in files(item))]
 
-    names = files(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8")))
-    return [root / f"{name}.ipynb" for name in names if (root / f"{name}.ipynb").is_file()]
+def _pages(entry: dict) -> Iterator[str]:
+    """Names of the pages in an entry of ``_toc.yml``, and below it."""
+    if "file" in entry:
+        yield entry["file"]
+    for kind in ("parts", "chapters", "sections"):
+        for below in entry.get(kind, []):
+            yield from _pages(below)
 
 
 def build_site(build: Path, root: Path = ROOT) -> Path:
-    """Build ``build/html`` from ``build/notebooks`` and the pages; return the first page.
+    """Build ``build/html`` from ``build/notebooks`` and the pages.
 
-    Raises BuildFailed with all that is wrong.  A site that was there before then stays.
+    A second build into the same folder waits for the first.
+
+    Args:
+        build: The folder of one profile.
+        root: The repository.
+
+    Returns:
+        The first page.
+
+    Raises:
+        BuildFailed: With all that is wrong.  A site that was there before then stays.
     """
-    site, source, made_from = build / "html", build / "site-src", build / "html.made-from"
-    first_page = site / "index.html"
-    _stage(build, source, root)
-    inputs = _digest(source, root / "requirements.lock", root / "book")
-    if first_page.exists() and made_from.exists() and made_from.read_text() == inputs:
+    build.mkdir(parents=True, exist_ok=True)
+    with FileLock(build / ".lock"):
+        source = build / "site-src"
+        _stage(build, source, root)
+        made_from = build / "html.made-from"
+        inputs = _digest(source, root / "requirements.lock", root / "book")
+        first_page = build / "html" / "index.html"
+        if first_page.exists() and made_from.exists() and made_from.read_text() == inputs:
+            return first_page
+        new = _checked_site(build, source, root)
+        made_from.unlink(missing_ok=True)
+        shutil.rmtree(build / "html", ignore_errors=True)
+        new.rename(build / "html")
+        shutil.rmtree(build / "html.new")
+        with written_beside(made_from) as beside:
+            beside.write_text(inputs)
         return first_page
-    problems = [p for path in sorted((source / "notebooks").glob("*.ipynb")) for p in check_notebook(path)]
+
+
+def _checked_site(build: Path, source: Path, root: Path) -> Path:
+    """Build the site in ``build/html.new`` and check it; return the folder of its pages."""
+    problems = []
+    for path in sorted((source / "notebooks").glob("*.ipynb")):
+        problems += check_notebook(path)
     if problems:
         raise BuildFailed("\n".join(problems))
     new = build / "html.new"
     _jupyter_book(source, new)
-    problems = check_site(new / "_build/html", root)
+    pages = new / "_build" / "html"
+    problems = check_site(pages, root)
     if problems:
         raise BuildFailed("\n".join(problems))
-    made_from.unlink(missing_ok=True)
-    shutil.rmtree(site, ignore_errors=True)
-    (new / "_build/html").rename(site)
-    made_from.write_text(inputs)
-    shutil.rmtree(new)
-    return first_page
+    return pages
 
 
 def _stage(build: Path, source: Path, root: Path) -> None:
+    """Put together what Jupyter Book is given."""
     shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    no_code = shutil.ignore_patterns("*.py", "__pycache__")
+    shutil.copytree(root / "book", source / "book", ignore=no_code)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(root / name, source)
     (source / "notebooks").mkdir()
     for path in chapters(root):
         shutil.copy(build / "notebooks" / path.name, source / "notebooks")
+    _copy_mathjax(source / "book" / "_static" / "mathjax")
+
+
+def _copy_mathjax(target: Path) -> None:
     package = importlib.util.find_spec("sphinx-mathjax-offline")
-    mathjax = Path(package.submodule_search_locations[0]) / "static/mathjax"
+    if package is None or not package.submodule_search_locations:
+        raise BuildFailed("sphinx-mathjax-offline is not installed: pip install -e '.[book]'")
+    mathjax = Path(package.submodule_search_locations[0]) / "static" / "mathjax"
     for name in MATHJAX:
-        target = source / "book/_static/mathjax" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if (mathjax / name).is_dir() else shutil.copy)(mathjax / name, target)
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        if (mathjax / name).is_dir():
+            shutil.copytree(mathjax / name, target / name)
+        else:
+            shutil.copy(mathjax / name, target / name)
 
 
 def _jupyter_book(source: Path, output: Path) -> None:
     # From nothing: on a second try, Sphinx would not repeat the warnings of pages that it has read.
     shutil.rmtree(output, ignore_errors=True)
-    command = ["build", str(source), "--path-output", str(output), "-W", "--keep-going", "--quiet"]
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
-    done = subprocess.run([jupyter_book, *command], text=True, capture_output=True)
+    command = [jupyter_book, "build", source, "--path-output", output]
+    strict = ["-W", "--keep-going", "--quiet"]
+    done = subprocess.run([*command, *strict], text=True, capture_output=True)
     if done.returncode != 0:
         raise BuildFailed(f"{done.stdout}{done.stderr}\nJupyter Book failed; see above.")
 
 
 def _digest(*paths: Path) -> str:
+    """One digest for files and folders: names and content."""
     digest = hashlib.sha256()
     for path in paths:
-        for file in sorted(f for f in (path, *path.rglob("*")) if f.is_file() and "__pycache__" not in f.parts):
-            digest.update(f"{file.relative_to(path.parent)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+        for file in sorted([path, *path.rglob("*")]):
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(f"{file.relative_to(path.parent)}\0".encode())
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 
 def main() -> int:
+    """Build the book; return the exit status."""
     parser = argparse.ArgumentParser(description="Run the notebooks, build the site, check it.")
-    parser.add_argument("--profile", default="default", help="a file in notebooks/profiles, without its ending")
+    parser.add_argument(
+        "--profile", default="default", help="a file in notebooks/profiles, without its ending"
+    )
     build = Path("_build") / parser.parse_args().profile
+    progress = sys.stderr.isatty()
     try:
-        runs = run_book(chapters(), build.name, build.parent, report=print, progress=sys.stderr.isatty())
+        runs = run_book(chapters(), build.name, build.parent, report=print, progress=progress)
         first_page = build_site(build)
     except (NotebookFailed, BuildFailed, ModelError, ValueError) as error:
         print(f"The book was not built.\n{error}", file=sys.stderr)

@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
-import functools
+import difflib
+import hashlib
+import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal, overload
 
 import numpy as np
 import pandas as pd
 from datasets import Dataset
 
 from . import metrics
+from .data.languages import DataError
 from .data.sources import load_task
-from .data.tasks import TASKS
+from .data.tasks import TASKS, Task
 from .files import written_beside
 from .models.language_model import LanguageModel
 from .prompts import task_prompts
-from .scoring import score_choices
+from .scoring import Scored, score_choices
 
 CALIBRATIONS = ("raw", "batch", "contextual")
-
-
 CONTENT_FREE = ("N/A", "[MASK]", "")  # as in Zhao et al. (arXiv 2102.09690)
+REDUCTIONS = ("mean", "sum")
 
 
 @dataclass
 class Evaluation:
     """Scores of one model on one task in one language.
 
-    ``scores``, ``n_tokens`` (scored) and ``n_cut`` (that did not fit): (n, n_choices).  ``rows``, ``groups`` (n,): identities,
-    the same across languages where the task is parallel.  ``content_free`` (inputs, n, n_choices): summed log-likelihoods.
+    Attributes:
+        task: A key of ``TASKS``.
+        language: Code of the language.
+        scores: (n, n_choices), float64, higher is likelier.
+        labels: (n,), int64: number of the right choice.
+        rows: n identities, the same across languages where the task is parallel.
+        groups: n identities that rows share which are not independent, also the same across
+            languages.
+        settings: All that the scores depend on: how the rows were chosen and asked, a digest of
+            what they say, the model and its fingerprint.  JSON data.
+        n_tokens: (n, n_choices), int64: tokens scored.
+        n_cut: (n, n_choices), int64: tokens that did not fit.
+        content_free: (inputs, n, n_choices), summed log-likelihoods of the same questions without
+            content; None if they were not asked.
+
+    Raises:
+        ValueError: If shapes do not agree, a score is not finite, or a label is not a choice.
     """
 
     task: str
@@ -40,145 +58,529 @@ class Evaluation:
     labels: np.ndarray = field(repr=False)
     rows: list[str] = field(repr=False)
     groups: list[str] = field(repr=False)
-    settings: dict
+    settings: dict[str, Any]
     n_tokens: np.ndarray = field(repr=False)
     n_cut: np.ndarray = field(repr=False)
     content_free: np.ndarray | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        # One type each, so that what is read back from a file is what was written.
+        self.scores = np.asarray(self.scores, dtype=np.float64)
+        self.labels = _integers("labels", self.labels)
+        self.n_tokens = _integers("n_tokens", self.n_tokens)
+        self.n_cut = _integers("n_cut", self.n_cut)
+        if self.content_free is not None:
+            self.content_free = np.asarray(self.content_free, dtype=np.float64)
+        self.rows, self.groups = list(self.rows), list(self.groups)
+        self.settings = _plain(self.settings)
+        self._check()
+
+    def _check(self) -> None:
+        where = f"{self.task} in {self.language!r}"
+        if self.scores.ndim != 2 or not self.scores.size:
+            raise ValueError(
+                f"{where}: scores are {self.scores.shape}; allowed: (n, n_choices), at least one."
+            )
+        n, n_choices = self.scores.shape
+        shapes = {
+            "labels": (self.labels.shape, (n,)),
+            "rows": ((len(self.rows),), (n,)),
+            "groups": ((len(self.groups),), (n,)),
+            "n_tokens": (self.n_tokens.shape, (n, n_choices)),
+            "n_cut": (self.n_cut.shape, (n, n_choices)),
+        }
+        if self.content_free is not None:
+            shapes["content_free"] = (self.content_free.shape[1:], (n, n_choices))
+            _check_finite(where, "content_free", self.content_free)
+        for name, (shape, needed) in shapes.items():
+            if shape != needed:
+                raise ValueError(f"{where}: {name} are {shape}, scores {n, n_choices}.")
+        _check_finite(where, "scores", self.scores)
+        wrong = (self.labels < 0) | (self.labels >= n_choices)
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise ValueError(
+                f"{where}, row {self.rows[row]!r}: label is {self.labels[row]}; allowed: 0 to "
+                f"{n_choices - 1}."
+            )
+
+    # -- what the model chose --------------------------------------------------------------------
+
     def predict(self, calibration: str = "raw") -> np.ndarray:
-        """The likeliest choice (n,): raw, or after "batch" (balanced labels) or "contextual" calibration of summed log-likelihoods."""
+        """The likeliest choice of each row; of equally likely ones, the first.
+
+        Args:
+            calibration: ``"raw"``: by the scores.  ``"batch"``: by summed log-likelihoods, less
+                what each label has on average, which takes labels for balanced.  ``"contextual"``:
+                less what it has where the question has no content.
+
+        Returns:
+            Numbers of choices (n,).
+
+        Raises:
+            ValueError: If there is nothing to calibrate by: no content-free scores; or, for
+                ``"batch"``, labels that only say where an answer stands, which the model never
+                sees, so it can have no liking for one.
+        """
         if calibration not in CALIBRATIONS:
             raise ValueError(f"calibration is {calibration!r}; allowed: {', '.join(CALIBRATIONS)}.")
         if calibration == "raw":
             return self.scores.argmax(axis=1)
-        sums = self.scores * (
-            self.n_tokens if self.settings["reduction"] == "mean" else 1
-        )  # only these are log-probabilities
         if calibration == "batch":
-            return metrics.batch_calibrated(sums).argmax(axis=1)
+            if self.label_is_a_position:
+                raise ValueError(
+                    f"A label of {self.task} only says where an answer stands, so there is no "
+                    "liking for labels to take out: use 'raw'."
+                )
+            return metrics.batch_calibrated(self._log_likelihoods()).argmax(axis=1)
         if self.content_free is None:
             raise ValueError(
                 "This evaluation has no content-free scores; evaluate with contextual=True."
             )
-        return metrics.contextual_calibrated(sums, self.content_free).argmax(axis=1)
+        calibrated = metrics.contextual_calibrated(self._log_likelihoods(), self.content_free)
+        return calibrated.argmax(axis=1)
 
-    predictions = property(predict)
-    correct = property(
-        lambda self: self.predictions == self.labels, doc="Bool (n,): prediction equals label."
-    )
-    calibrated = property(
-        lambda self: self.predict("batch") == self.labels,
-        doc="Bool (n,): right after batch calibration.",
-    )
-    accuracy = property(lambda self: metrics.accuracy(self.predictions, self.labels))
-    macro_f1 = property(
-        lambda self: metrics.macro_f1(self.predictions, self.labels, self.scores.shape[1])
-    )
+    def _log_likelihoods(self) -> np.ndarray:
+        """Summed over tokens (n, n_choices): only these are log-probabilities."""
+        reduction = self.settings.get("reduction")
+        if reduction not in REDUCTIONS:
+            raise ValueError(
+                f"settings['reduction'] is {reduction!r}; allowed: {', '.join(REDUCTIONS)}, so "
+                "that scores can be turned into log-probabilities."
+            )
+        return self.scores * self.n_tokens if reduction == "mean" else self.scores
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """The likeliest choice (n,), by raw scores."""
+        return self.predict()
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Bool (n,): prediction equals label."""
+        return self.predictions == self.labels
+
+    @property
+    def calibrated(self) -> np.ndarray:
+        """Bool (n,): right after batch calibration; see :meth:`predict`."""
+        return self.predict("batch") == self.labels
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right predictions."""
+        return metrics.accuracy(self.predictions, self.labels)
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean of F1 over all labels."""
+        return metrics.macro_f1(self.predictions, self.labels, self.scores.shape[1])
+
+    @property
+    def label_names(self) -> list[str]:
+        """What the numbers of the labels mean."""
+        names = self.settings.get("label_names") or declared(self.task).labels
+        if len(names) != self.scores.shape[1]:
+            raise ValueError(
+                f"{self.task} has the labels {', '.join(names)}, but this evaluation scores for "
+                f"{self.scores.shape[1]}: it is of another declaration."
+            )
+        return list(names)
+
+    @property
+    def label_is_a_position(self) -> bool:
+        """Whether a label only says which of a row's own answers is right."""
+        return bool(_answers(declared(self.task)))
 
     @property
     def label_distribution(self) -> dict[str, float]:
         """How often each label is predicted."""
-        return {
-            name: float(np.mean(self.predictions == k))
-            for k, name in enumerate(TASKS[self.task].labels)
-        }
+        predictions = self.predictions
+        return {name: float(np.mean(predictions == k)) for k, name in enumerate(self.label_names)}
+
+    # -- beside other languages, and in files ----------------------------------------------------
+
+    @overload
+    def rank_consistency(self, other: Evaluation, *, per_row: Literal[False] = False) -> float: ...
+
+    @overload
+    def rank_consistency(self, other: Evaluation, *, per_row: Literal[True]) -> np.ndarray: ...
 
     def rank_consistency(self, other: Evaluation, *, per_row: bool = False) -> float | np.ndarray:
-        """RankC against another language.  Raises ValueError where row n is not the same example in both."""
-        mine, theirs = ([e.task, e.rows, e.labels.tolist()] for e in (self, other))
-        if not TASKS[self.task].parallel or mine != theirs:
+        """RankC against another language; see :func:`mlprune_helpers.metrics.rank_consistency`.
+
+        Args:
+            other: Evaluation of the same rows in another language.
+            per_row: Return RankC of each row, for paired comparisons.
+
+        Returns:
+            RankC, or (n,) of each row.
+
+        Raises:
+            ValueError: If row n is not the same example in both.
+        """
+        same = (
+            self.task == other.task
+            and self.rows == other.rows
+            and np.array_equal(self.labels, other.labels)
+        )
+        if not same or not declared(self.task).parallel:
+            parallel = ", ".join(name for name, task in TASKS.items() if task.parallel)
             raise ValueError(
-                f"{self.task} in {self.language!r} and {other.task} in {other.language!r} have no parallel rows, which "
-                f"RankC needs. Parallel tasks: {', '.join(t for t in TASKS if TASKS[t].parallel)}; use the same limit and seed."
+                f"{self.task} in {self.language!r} and {other.task} in {other.language!r} have no "
+                f"parallel rows, which RankC needs. Parallel tasks: {parallel}; use the same limit "
+                "and seed."
             )
         return metrics.rank_consistency(self.scores, other.scores, per_row=per_row)
 
     def table(self) -> pd.DataFrame:
-        """One row an example."""
-        columns = {
+        """One row an example; ``calibrated`` is left out where there is nothing to calibrate."""
+        columns: dict[str, Any] = {
             "task": self.task,
             "language": self.language,
             "row": self.rows,
             "group": self.groups,
             "label": self.labels,
-        }
-        columns |= {
             "prediction": self.predictions,
             "correct": self.correct,
-            "calibrated": self.calibrated,
         }
-        columns |= {
-            f"score_{name}": self.scores[:, k] for k, name in enumerate(TASKS[self.task].labels)
-        }
-        return pd.DataFrame(columns | {"n_cut": self.n_cut.max(axis=1)})
+        if not self.label_is_a_position:
+            columns["calibrated"] = self.calibrated
+        for k, name in enumerate(self.label_names):
+            columns[f"score_{name}"] = self.scores[:, k]
+        columns["n_cut"] = self.n_cut.max(axis=1)
+        return pd.DataFrame(columns)
 
     def save(self, path: str | Path) -> None:
-        """Write one JSON file, complete or not at all."""
+        """Write one JSON file, complete or not at all; :meth:`load` gives back the same values."""
+        self._check()
+        content = json.dumps(vars(self), default=np.ndarray.tolist, allow_nan=False)
         with written_beside(path) as beside:
-            beside.write_text(json.dumps(vars(self), default=np.ndarray.tolist), encoding="utf-8")
+            beside.write_text(content, encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        arrays = ("scores", "labels", "n_tokens", "n_cut", "content_free")
-        return cls(
-            **content
-            | {name: np.array(content[name]) for name in arrays if content[name] is not None}
-        )
+        """Read what :meth:`save` wrote."""
+        return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
 
 
 def evaluate(
-    lm: LanguageModel, task: str, language: str, source: str = "builtin", *, split: str | None = None,
-    limit: int | None = None, template: str | Mapping = "paper", reduction: str = "mean", span: str = "full",
-    shots: int = 0, seed: int = 0, contextual: bool | None = None, examples: Dataset | None = None, **options,
-) -> Evaluation:  # fmt: skip
+    lm: LanguageModel,
+    task: str,
+    language: str,
+    source: str | Path = "builtin",
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    template: str | Mapping[str, Any] = "paper",
+    reduction: str = "mean",
+    span: str = "full",
+    shots: int = 0,
+    seed: int = 0,
+    contextual: bool | None = None,
+    examples: Dataset | Iterable[Mapping[str, Any]] | None = None,
+    max_length: int | None = None,
+    truncation: str = "left",
+    token_budget: int | None = None,
+    logit_budget: int = 1024,
+    **unknown: object,
+) -> Evaluation:
     """Zero- or few-shot multiple choice by log-likelihood; the defaults are the paper's.
 
-    ``limit`` and ``seed`` choose the rows (see :func:`load_task`; or give them: ``examples``), ``template`` and ``shots``
-    how they are asked (see :func:`task_prompts`), the others the score (see :func:`score_choices`).  ``contextual``: score
-    the questions without content too, for contextual calibration; by default where one such question serves all rows.
+    Args:
+        lm: The model.
+        task: A key of ``TASKS``.
+        language: Code of the language.
+        source: ``"builtin"``, ``"hub"`` or a folder; see :func:`load_task`.
+        split: By default the task's first one in the source.
+        limit: At most so many rows, whole groups drawn with ``seed``; by default all.
+        template: ``"paper"``, ``"native"`` or a prompt and choices; see :func:`task_prompts`.
+        reduction: ``"mean"`` or ``"sum"`` over the tokens scored.
+        span: ``"full"`` or ``"continuation"``: which tokens those are; see :func:`score_choices`.
+        shots: Solved rows before each prompt, drawn with ``seed``.
+        seed: Of rows and shots.
+        contextual: Score the questions without content too, for contextual calibration; by default
+            where one such question serves all rows.
+        examples: Rows to ask about, instead of those that :func:`load_task` gives; checked as
+            those are.
+        max_length: Tokens that may go in (default: what the model takes).
+        truncation: What happens to longer strings: ``"left"`` or ``"error"``.
+        token_budget: Padded tokens in a batch; results do not depend on it.
+        logit_budget: Positions whose logits are held at once; results do not depend on it.
+        **unknown: Refused by name.
+
+    Returns:
+        The scores, and all that they depend on.
+
+    Raises:
+        TypeError: If an option is unknown.
+        DataError: If rows cannot be found or are not what the task declares.
+        ValueError: If a setting is out of range, or a score is not finite.
+
+    Example:
+        ``evaluate(lm, "nli", "fr", limit=60).accuracy``
     """
-    rows = list(
-        load_task(task, language, source, split=split, limit=limit, seed=seed)
-        if examples is None
-        else examples
+    _refuse(unknown)
+    if contextual is not None and not isinstance(contextual, bool):
+        raise ValueError(f"contextual is {contextual!r}; allowed: True, False, or None for either.")
+    if examples is None:
+        rows = list(load_task(task, language, str(source), split=split, limit=limit, seed=seed))
+    else:
+        rows = _given_rows(task, language, examples, split=split, limit=limit)
+    asking = _Asking(
+        lm=lm,
+        task=task,
+        language=language,
+        rows=rows,
+        template=template,
+        shots=shots,
+        seed=seed,
+        span=span,
+        max_length=max_length,
+        truncation=truncation,
+        token_budget=token_budget,
+        logit_budget=logit_budget,
     )
-    ask = functools.partial(
-        task_prompts, task, rows, template=template, language=language, shots=shots, seed=seed
-    )
-    scores, n_tokens, n_cut = score_choices(
-        lm, *ask(), reduction=reduction, span=span, details=True, **options
-    )
+    scored = asking.score(*asking.questions(), reduction=reduction)
     content_free = None
     if contextual is not False:
-        asked = [(p, tuple(c)) for text in CONTENT_FREE for p, c in zip(*ask(content_free=text))]
-        places = {question: n for n, question in enumerate(dict.fromkeys(asked))}
-        if contextual or len(places) <= len(CONTENT_FREE):
-            sums = score_choices(
-                lm, *zip(*places), reduction="sum", span=span, details=True, **options
-            ).scores
-            content_free = sums[[places[q] for q in asked]].reshape(
-                len(CONTENT_FREE), len(rows), -1
-            )
-    settings = {
-        "template": template,
-        "reduction": reduction,
-        "span": span,
-        "shots": shots,
-        "limit": limit,
-        "seed": seed,
-    }
-    settings |= {"model": lm.name, "fingerprint": lm.fingerprint}
-    labels, ids, groups = ([row[column] for row in rows] for column in ("label", "id", "group"))
+        content_free = asking.content_free_scores(only_if_few=contextual is None)
+    chosen = {"split": split, "limit": limit, "source": str(source) if examples is None else None}
+    done = {"reduction": reduction, "contextual": content_free is not None}
     return Evaluation(
-        task,
-        language,
-        scores,
-        np.array(labels),
-        ids,
-        groups,
-        settings,
-        n_tokens,
-        n_cut,
-        content_free,
+        task=task,
+        language=language,
+        scores=scored.scores,
+        labels=np.array([row["label"] for row in rows]),
+        rows=[row["id"] for row in rows],
+        groups=[row["group"] for row in rows],
+        settings={**chosen, **done, **asking.settings()},
+        n_tokens=scored.n_tokens,
+        n_cut=scored.n_cut,
+        content_free=content_free,
     )
+
+
+def declared(task: str) -> Task:
+    """The declaration of a task.
+
+    Raises:
+        DataError: If there is none, as where an evaluation of a reader's own task is read in a
+            session that has not declared it.
+    """
+    if task not in TASKS:
+        raise DataError(
+            f"task is {task!r}; allowed: {', '.join(TASKS)}. Declare one of your own first: "
+            f"TASKS[{task!r}] = Task(...)."
+        )
+    return TASKS[task]
+
+
+# -- rows and questions --------------------------------------------------------------------------
+
+
+def _given_rows(
+    task: str,
+    language: str,
+    examples: Dataset | Iterable[Mapping[str, Any]],
+    *,
+    split: str | None,
+    limit: int | None,
+) -> list[dict[str, Any]]:
+    """Rows that the caller gives, held to what rows from a file are held to."""
+    if split is not None:
+        raise ValueError(f"split is {split!r}, but examples are given: leave one of them out.")
+    rows = _checked_examples(task, examples, f"examples of {task} in {language!r}")
+    if limit is not None and len(rows) > limit and len({row["group"] for row in rows}) > 1:
+        raise ValueError(
+            f"limit is {limit}, but {len(rows)} examples are given: give as many as you want "
+            "evaluated, or leave limit out."
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """One model, the rows it is asked about, and how."""
+
+    lm: LanguageModel
+    task: str
+    language: str
+    rows: list[dict[str, Any]]
+    template: str | Mapping[str, Any]
+    shots: int
+    seed: int
+    span: str
+    max_length: int | None
+    truncation: str
+    token_budget: int | None
+    logit_budget: int
+
+    def questions(self, content_free: str | None = None) -> tuple[list[str], list[list[str]]]:
+        """A prompt for every row, and its choices."""
+        return task_prompts(
+            self.task,
+            self.rows,
+            template=self.template,
+            language=self.language,
+            shots=self.shots,
+            seed=self.seed,
+            content_free=content_free,
+        )
+
+    def score(
+        self, prompts: Sequence[str], choices: Sequence[Sequence[str]], *, reduction: str
+    ) -> Scored:
+        """Scores, tokens scored, and tokens cut: each (n_prompts, n_choices)."""
+        details = score_choices(
+            self.lm,
+            prompts,
+            choices,
+            reduction=reduction,
+            span=self.span,
+            max_length=self.max_length,
+            truncation=self.truncation,
+            token_budget=self.token_budget,
+            logit_budget=self.logit_budget,
+            details=True,
+        )
+        return Scored(*details)
+
+    def content_free_scores(self, *, only_if_few: bool) -> np.ndarray | None:
+        """Summed log-likelihoods (inputs, n, n_choices) of the rows' questions without content.
+
+        ``only_if_few``: None instead, unless one question for each input serves all rows.
+        """
+        asked: list[tuple[str, tuple[str, ...]]] = []
+        for text in CONTENT_FREE:
+            prompts, choices = self.questions(content_free=text)
+            asked += [(prompt, tuple(answers)) for prompt, answers in zip(prompts, choices)]
+        different = list(dict.fromkeys(asked))
+        if only_if_few:
+            few = len(different) <= len(CONTENT_FREE)
+            if not few or not all(prompt for prompt, _ in different):
+                return None  # an empty prompt is no question
+        sums = self.score(
+            [prompt for prompt, _ in different],
+            [answers for _, answers in different],
+            reduction="sum",
+        ).scores
+        place = {question: n for n, question in enumerate(different)}
+        of_rows = sums[[place[question] for question in asked]]
+        return of_rows.reshape(len(CONTENT_FREE), len(self.rows), -1)
+
+    def settings(self) -> dict[str, Any]:
+        """All that scores depend on but the reduction; not the budgets, on which they do not."""
+        return {
+            "template": self.template,
+            "template_content": _template_content(self.task, self.template, self.language),
+            "label_names": declared(self.task).labels,
+            "examples": _digest(self.rows, declared(self.task).fields),
+            "shots": self.shots,
+            "seed": self.seed,
+            "span": self.span,
+            "max_length": self.max_length,
+            "truncation": self.truncation,
+            "model": self.lm.name,
+            "fingerprint": self.lm.fingerprint,
+        }
+
+
+def _template_content(
+    task: str, template: str | Mapping[str, Any], language: str
+) -> Mapping[str, Any]:
+    """The prompt and choices that a template's name stands for."""
+    if not isinstance(template, str):
+        return template
+    found = declared(task).templates[template]
+    return found if "prompt" in found else found[language]
+
+
+def _answers(task: Task) -> tuple[str, ...]:
+    # Seam: task.answers alone, once the data room has it.
+    by_name = tuple(name for name in task.fields if name.startswith("choice"))
+    return getattr(task, "answers", by_name)
+
+
+def _checked_examples(
+    task: str, rows: Iterable[Mapping[str, Any]], where: str
+) -> list[dict[str, Any]]:
+    # Seam: data.examples.checked_examples alone, imported above, once the data room has it.
+    try:
+        examples = importlib.import_module("mlprune_helpers.data.examples")
+    except ModuleNotFoundError:
+        return _minimally_checked(task, rows, where)
+    return examples.checked_examples(task, rows, where)
+
+
+def _minimally_checked(
+    task: str, rows: Iterable[Mapping[str, Any]], where: str
+) -> list[dict[str, Any]]:
+    names, fields = declared(task).labels, declared(task).fields
+    checked = []
+    for i, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise DataError(f"{where}, row {i}: {row!r}; needed: a dict.")
+        for name in fields:
+            if not isinstance(row.get(name), str) or not row[name].strip():
+                raise DataError(f"{where}, row {i}: {name} is {row.get(name)!r}; allowed: text.")
+        label = row.get("label")
+        label = names.index(label) if label in names else label
+        if isinstance(label, bool) or label not in range(len(names)):
+            raise DataError(
+                f"{where}, row {i}: label is {label!r}; allowed: 0 to {len(names) - 1}, or "
+                f"{', '.join(names)}."
+            )
+        name = str(row.get("id", i))
+        checked.append({**row, "id": name, "group": row.get("group", name), "label": label})
+    if not checked:
+        raise DataError(f"{where}: no rows.")
+    return checked
+
+
+# -- settings and arrays -------------------------------------------------------------------------
+
+
+def _refuse(unknown: Mapping[str, object]) -> None:
+    """Say which option is unknown, and which is meant perhaps."""
+    if not unknown:
+        return
+    name = next(iter(unknown))
+    known = [*(evaluate.__kwdefaults__ or {}), "source"]
+    near = difflib.get_close_matches(name, known, n=1)
+    advice = f"Did you mean {near[0]!r}?" if near else f"Allowed: {', '.join(known)}."
+    raise TypeError(f"evaluate has no option {name!r}. {advice}")
+
+
+def _digest(rows: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> str:
+    """The same exactly if the rows are the same and say the same."""
+    said = [[row[name] for name in ("id", "group", "label", *fields)] for row in rows]
+    return hashlib.sha256(json.dumps(said, default=_as_json).encode()).hexdigest()[:16]
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON data, so that settings read from a file equal those written."""
+    return json.loads(json.dumps(dict(settings), default=_as_json, allow_nan=False))
+
+
+def _as_json(value: object) -> object:
+    """What JSON has no form for: numbers of numpy, mappings other than dict, paths."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"settings have a {type(value).__name__} ({value!r}); allowed: plain data.")
+
+
+def _integers(name: str, values: np.ndarray) -> np.ndarray:
+    array = np.asarray(values)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{name} are of type {array.dtype}; allowed: whole numbers.")
+    return array.astype(np.int64)
+
+
+def _check_finite(where: str, name: str, array: np.ndarray) -> None:
+    if not np.isfinite(array).all():
+        place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(f"{where}: {name} are not finite at {place}; load the model in float32.")

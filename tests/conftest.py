@@ -6,6 +6,7 @@ looks at more than one place.  The tokenizers are trained here, on the sentences
 
 from __future__ import annotations
 
+import json
 import os
 
 os.environ.setdefault("TQDM_DISABLE", "1")
@@ -167,3 +168,44 @@ def parallel():
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+LANGUAGES = ("en", "fr", "sw")
+NOUNS = ["cat", "river", "letter", "chair", "window", "brother"]
+
+
+def nli_rows(language, n=18):
+    rows = [{"premise": f"The {NOUNS[i // 3]} {language} is old.", "hypothesis": f"It is {word}", "label": (i + i // 3) % 3}
+            for i, word in zip(range(n), ["old", "young", "red"] * n)]  # fmt: skip
+    return rows
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Tasks in three languages, laid out as any folder of data is."""
+    root = tmp_path_factory.mktemp("tasks")
+
+    def write(task, split, language, rows):
+        (root / task).mkdir(exist_ok=True)
+        text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        (root / task / f"{split}.{language}.jsonl").write_text(text, encoding="utf-8")
+
+    for language in LANGUAGES:
+        write("xnli", "validation", language, nli_rows(language))
+        n = {"en": 10, "fr": 15, "sw": 10}[language]
+        write("marc", "test", language, [{"text": f"{language} {NOUNS[i % 6]} {i}", "stars": i % 5 + 1} for i in range(n)])
+        causes = [{"premise": f"The {x} fell.", "choice1": "It rained.", "choice2": "The sun shone.",
+                   "question": ["cause", "effect"][i % 2], "label": i % 2} for i, x in enumerate(NOUNS)]  # fmt: skip
+        write("xcopa", "validation", language, causes)
+        story = {f"input_sentence_{i}": f"Part {i}." for i in range(1, 5)}
+        quiz = {"sentence_quiz1": "It ended.", "sentence_quiz2": "It began.", "answer_right_ending": 2}
+        write("xstory_cloze", "eval", language, [story | quiz])
+    return root
+
+
+def by_hand(lm, string):
+    """Mean log-likelihood of a string from one forward pass."""
+    ids = torch.tensor([lm.tokenizer(string)["input_ids"]])
+    with torch.no_grad():
+        logits = lm.model(ids).logits.double().log_softmax(-1)
+    return float(logits[0, :-1].gather(1, ids[0, 1:, None]).mean())

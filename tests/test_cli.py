@@ -1,5 +1,8 @@
 """The command ``mlprune``."""
 
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -23,10 +26,60 @@ def test_run_executes_the_notebooks_of_the_folder(folder, capsys):
     (folder / "notebooks" / "profiles" / "default.yml").write_text("limit: 5")
     cell = new_code_cell("limit: int = 60", metadata={"tags": ["parameters"]})
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(new_notebook(cells=[cell], metadata={"kernelspec": kernel}), folder / "notebooks" / "one.ipynb")
+    nbformat.write(
+        new_notebook(cells=[cell], metadata={"kernelspec": kernel}),
+        folder / "notebooks" / "one.ipynb",
+    )
     assert main(["run", "--build-dir", "out"]) == 0
     assert (folder / "out" / "default" / "notebooks" / "one.ipynb").is_file()
     assert "time (s)" in capsys.readouterr().out
+
+
+def test_parameters_of_the_command_line(folder, capsys):
+    (folder / "notebooks" / "profiles").mkdir(parents=True)
+    (folder / "notebooks" / "profiles" / "default.yml").write_text("limit: 5")
+    cells = [
+        new_code_cell("limit: int = 60\nsparsity: float = 0.3", metadata={"tags": ["parameters"]}),
+        new_code_cell(
+            "from mlprune_helpers import check_parameters\nprint(check_parameters(globals()))"
+        ),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(
+        new_notebook(cells=cells, metadata={"kernelspec": kernel}),
+        folder / "notebooks" / "one.ipynb",
+    )
+    assert main(["run", "-p", "limit=12", "--parameter", "sparsity = 2:4"]) == 0
+    executed = nbformat.read(
+        folder / "_build" / "default" / "notebooks" / "one.ipynb", as_version=4
+    )
+    assert executed.cells[-1].outputs[0].text.strip() == "{'limit': 12, 'sparsity': '2:4'}"
+    assert main(["run", "-p", "limt=12"]) == 1
+    assert "Did you mean 'limit'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["limit", "=5", "1x=5"])
+def test_parameters_that_cannot_be_read(folder, capsys, given):
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "-p", given])
+    assert "is not of the form NAME=VALUE" in capsys.readouterr().err
+
+
+def test_help_imports_no_torch(folder):
+    code = (
+        "import sys; from mlprune_helpers.cli import main\n"
+        "try: main(['run', '--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "NAME=VALUE" in done.stdout and done.stdout.endswith("False\n")
+
+
+def test_threads_of_the_command_line_wait_without_spinning(folder, monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "to be restored")
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    main(["clean-cache"])
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
 
 
 def test_errors_are_one_message_and_exit_status_1(folder, capsys):
@@ -51,5 +104,7 @@ def test_model_prints_where_the_default_model_is(capsys):
 
 
 def test_version_is_stated_once():
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())[
+        "project"
+    ]
     assert project["version"] == mlprune_helpers.__version__

@@ -1,3 +1,4 @@
+import dataclasses
 from itertools import product
 
 import numpy as np
@@ -21,11 +22,16 @@ def stats_of(rms, tokens=None):
     return mh.ActivationStats(squares, tokens, {}, zero, zero, zero, zero)
 
 
-# -- top features, overlap --------------------------------------------------------------------------------------
+# -- top features, overlap -------------------------------------------------------------------------
 
 
 @settings(max_examples=100, deadline=None)
-@given(size=st.integers(1, 40), kinds=st.integers(1, 50), percent=st.integers(1, 100), seed=st.integers(0, 999))
+@given(
+    size=st.integers(1, 40),
+    kinds=st.integers(1, 50),
+    percent=st.integers(1, 100),
+    seed=st.integers(0, 999),
+)
 def test_top_features_is_a_stable_sort(size, kinds, percent, seed):
     norms = np.random.default_rng(seed).integers(0, kinds, (2, size)).astype(float)
     got = mh.top_features(norms, percent / 100)
@@ -51,7 +57,35 @@ def test_wrong_fractions_are_named(fraction):
         mh.top_features(np.ones(4), fraction)
 
 
-# -- relative change, the paper's definition --------------------------------------------------------------------
+@pytest.mark.parametrize("fraction", [True, np.nan, "0.3", None])
+def test_a_fraction_is_a_number(fraction):
+    with pytest.raises(ValueError, match=f"fraction is {fraction!r}"):
+        mh.top_features(np.ones(4), fraction)
+
+
+def test_norms_that_cannot_be_ranked_are_refused():
+    with pytest.raises(ValueError, match=r"NaN at \(1, 2\)"):
+        mh.top_features(np.array([[1.0, 2, 3], [1, 2, np.nan]]))
+    with pytest.raises(ValueError, match="NaN"):
+        mh.overlap(np.ones(10), np.full(10, np.nan))
+    with pytest.raises(ValueError, match="one number"):
+        mh.top_features(np.float64(3))
+
+
+def test_overlap_needs_the_same_features_and_a_top():
+    with pytest.raises(ValueError, match=r"\(10,\) and \(2, 10\)"):
+        mh.overlap(np.ones(10), np.ones((2, 10)))
+    with pytest.raises(ValueError, match="top is 0.05, less than one of 10"):
+        mh.overlap(np.ones(10), np.ones(10), top=0.05)
+
+
+def test_whole_numbers_are_ranked_as_they_are():
+    unsigned = np.array([3, 0, 2, 1], dtype=np.uint8)  # of which the negative would wrap around
+    assert mh.top_features(unsigned, 0.5).tolist() == [True, False, True, False]
+    assert mh.overlap(unsigned, unsigned, top=0.5, bottom=0.5) == 0
+
+
+# -- relative change, the paper's definition -------------------------------------------------------
 
 
 def test_relative_change_by_hand():
@@ -60,6 +94,65 @@ def test_relative_change_by_hand():
     two = stats_of([[[2.0]], [[8.0]]], [3, 5])
     one = stats_of([[[1.0]], [[1.0]]], [4, 4])
     assert mh.relative_change(two, one, per_prompt=True).ravel() == pytest.approx([1.0, 3.0])
+
+
+def test_one_prompt_is_not_stretched_over_many():
+    many, one = stats_of(np.ones((5, 2, 3))), stats_of(np.ones((1, 2, 3)))
+    assert mh.relative_change(many, one).tolist() == np.zeros((2, 3)).tolist()
+    with pytest.raises(ValueError, match="5 translation and 1 control prompts"):
+        mh.relative_change(many, one, per_prompt=True)
+
+
+def other_model():
+    return stats_of(np.ones((6, 2, 5)))
+
+
+def other_matrices():
+    return dataclasses.replace(stats_of(np.ones((6, 2, 4))), input_squares={"a": np.ones(3)})
+
+
+def not_finite():
+    return stats_of(np.where(np.arange(4) == 2, np.nan, np.ones((6, 2, 4))))
+
+
+def nothing_counted():
+    return stats_of(np.ones((6, 2, 4)), [7, 7, 0, 7, 7, 7])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (other_model, "different models"),
+        (other_matrices, "different models"),
+        (not_finite, "not finite"),
+        (nothing_counted, "no token counts"),
+    ],
+)
+@pytest.mark.parametrize(
+    "function",
+    [
+        mh.relative_change,
+        mh.sign_flip_test,
+        mh.translation_specific_features,
+        mh.feature_stability,
+    ],
+)
+def test_statistics_that_cannot_be_compared_are_refused(function, wrong, named):
+    good = stats_of(np.ones((6, 2, 4)))
+    function(good, good)
+    with pytest.raises(ValueError, match=named):
+        function(good, wrong())
+
+
+def test_several_controls_are_each_checked():
+    good = stats_of(np.ones((6, 2, 4)))
+    for function in (mh.sign_flip_test, mh.translation_specific_features, mh.feature_stability):
+        with pytest.raises(ValueError, match="different models"):
+            function(good, [good, other_model()])
+        with pytest.raises(ValueError, match="No control"):
+            function(good, [])
+        with pytest.raises(TypeError, match="ndarray"):
+            function(good, [np.ones((2, 4))])
 
 
 def test_specific_features_against_every_control(rng):
@@ -77,17 +170,44 @@ def test_specific_features_against_every_control(rng):
         mh.translation_specific_features(t, controls, method="papers")
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"count": 0},
+        {"count": 41},
+        {"count": True},
+        {"count": 2.5},
+        {"method": "test", "alpha": 5},
+        {"method": "test", "alpha": True},
+        {"method": "overlap", "top": 0},
+    ],
+)
+def test_settings_out_of_range_choose_nothing_by_silence(settings):
+    stats = stats_of(np.ones((6, 2, 40)))
+    with pytest.raises(ValueError, match="allowed"):
+        mh.translation_specific_features(stats, stats, **settings)
+
+
+def test_five_percent_of_few_features_are_one():
+    t = np.ones((2, 1, 4))
+    t[..., 2] = 3.0
+    found = mh.translation_specific_features(stats_of(t), stats_of(np.ones((2, 1, 4))))
+    assert found.tolist() == [[False, False, True, False]]
+
+
 def test_the_papers_definition(rng):
     """Top share of the prompt-averaged norm under translation, bottom share under the control."""
     a, b = rng.random((5, 2, 20)), rng.random((5, 2, 20))
-    found = mh.translation_specific_features(stats_of(a), stats_of(b), method="overlap", top=0.4, bottom=0.25)
+    found = mh.translation_specific_features(
+        stats_of(a), stats_of(b), method="overlap", top=0.4, bottom=0.25
+    )
     for layer in range(2):
         top = set(np.argsort(-a[:, layer].mean(0))[:8])
         bottom = set(np.argsort(b[:, layer].mean(0))[:5])
         assert set(np.flatnonzero(found[layer])) == top & bottom
 
 
-# -- the sign-flip test -----------------------------------------------------------------------------------------
+# -- the sign-flip test ----------------------------------------------------------------------------
 
 
 def loop_test(differences, two_sided):
@@ -99,7 +219,9 @@ def loop_test(differences, two_sided):
         return np.abs(value) if two_sided else value
 
     observed = t(differences)
-    maxima = np.array([t(differences * np.array(s)[:, None]).max() for s in product([1, -1], repeat=n)])
+    maxima = np.array(
+        [t(differences * np.array(s)[:, None]).max() for s in product([1, -1], repeat=n)]
+    )
     return (maxima[:, None] >= observed - 1e-9).mean(axis=0)
 
 
@@ -116,7 +238,11 @@ def test_a_single_feature_equals_scipy(rng):
     x = rng.normal(0.5, 1, 9)
     p = mh.sign_flip_test(stats_of(2.0 ** x[:, None, None]), stats_of(np.ones((9, 1, 1))))[1]
     expected = scipy.stats.permutation_test(
-        (x,), lambda v, axis: v.mean(axis=axis), permutation_type="samples", n_resamples=np.inf, alternative="greater"
+        (x,),
+        lambda v, axis: v.mean(axis=axis),
+        permutation_type="samples",
+        n_resamples=np.inf,
+        alternative="greater",
     )
     assert p.item() == pytest.approx(expected.pvalue)
 
@@ -124,20 +250,25 @@ def test_a_single_feature_equals_scipy(rng):
 def test_random_flips_come_near_to_all_of_them(rng):
     x = stats_of(2.0 ** rng.normal(0.4, 1, (12, 1, 5)))
     one = stats_of(np.ones((12, 1, 5)))
-    exact, drawn = mh.sign_flip_test(x, one, n_flips=4096)[1], mh.sign_flip_test(x, one, n_flips=4000)[1]
+    exact, drawn = (
+        mh.sign_flip_test(x, one, n_flips=4096)[1],
+        mh.sign_flip_test(x, one, n_flips=4000)[1],
+    )
     assert np.abs(exact - drawn).max() < 4 * np.sqrt(0.25 / 4000)
     assert np.array_equal(drawn, mh.sign_flip_test(x, one, n_flips=4000)[1])
     assert not np.array_equal(drawn, mh.sign_flip_test(x, one, n_flips=4000, seed=1)[1])
 
 
 def test_any_false_find_is_as_rare_as_promised():
-    """Features are correlated and of unequal spread; of 300 experiments without an effect, 5 % find something."""
+    """Of 300 experiments without an effect, on correlated features, 5 % find something."""
     rng = np.random.default_rng(1)
     finds = 0
     for _ in range(300):
         common = rng.normal(size=(8, 1, 1))
         noise = (rng.normal(size=(8, 2, 15)) + common) * rng.uniform(0.01, 3, (1, 2, 15))
-        finds += (mh.sign_flip_test(stats_of(2.0**noise), stats_of(np.ones((8, 2, 15))))[1] <= 0.05).any()
+        finds += (
+            mh.sign_flip_test(stats_of(2.0**noise), stats_of(np.ones((8, 2, 15))))[1] <= 0.05
+        ).any()
     assert 3 <= finds <= 15 + 4 * np.sqrt(300 * 0.05 * 0.95)
 
 
@@ -152,7 +283,9 @@ def test_of_several_controls_the_worst_counts(rng):
 def test_a_constant_change_is_found_and_silence_is_not():
     t = np.ones((6, 1, 3)) * [2.0, 1.0, 0.0]
     change, p = mh.sign_flip_test(stats_of(t), stats_of(np.ones((6, 1, 3)) * [1.0, 1.0, 0.0]))
-    assert p.ravel().tolist() == [1 / 64, 1.0, 1.0] and change.ravel().tolist() == pytest.approx([1.0, 0.0, 0.0])
+    assert p.ravel().tolist() == [1 / 64, 1.0, 1.0] and change.ravel().tolist() == pytest.approx(
+        [1.0, 0.0, 0.0]
+    )
 
 
 @pytest.mark.parametrize(("n", "others"), [(3, 4), (1, 1)])
@@ -161,12 +294,21 @@ def test_unpaired_prompts_are_refused(n, others):
         mh.sign_flip_test(stats_of(np.ones((n, 1, 2))), stats_of(np.ones((others, 1, 2))))
 
 
+@pytest.mark.parametrize("n_flips", [0, -1, True, 2.5, "100"])
+def test_flips_are_a_whole_number(n_flips):
+    stats = stats_of(np.ones((3, 1, 2)))
+    with pytest.raises(ValueError, match="n_flips"):
+        mh.sign_flip_test(stats, stats, n_flips=n_flips)
+
+
 def test_wrong_alternatives_are_named():
     with pytest.raises(ValueError, match="less.*greater"):
-        mh.sign_flip_test(stats_of(np.ones((3, 1, 2))), stats_of(np.ones((3, 1, 2))), alternative="less")
+        mh.sign_flip_test(
+            stats_of(np.ones((3, 1, 2))), stats_of(np.ones((3, 1, 2))), alternative="less"
+        )
 
 
-# -- a model in which the translation-specific features are known -----------------------------------------------
+# -- a model in which the translation-specific features are known ----------------------------------
 
 PLANTED = [20, 33, 47]  # dimensions that block 0 writes to where a word meets its translation
 CONCEPTS = 16
@@ -176,14 +318,25 @@ CONCEPTS = 16
 def planted():
     """GPT-2 of two blocks.  Words a0 … a15 and b0 … b15 say the same things in two languages.
 
-    Attention of block 0 looks at words of the same concept and fetches their language; its MLP compares that with
-    the word's own language and, where the other one is among them, writes to PLANTED.
+    Attention of block 0 looks at words of the same concept and fetches their language; its MLP
+    compares that with the word's own language and, where the other one is among them, writes to
+    PLANTED.
     """
     words = [f"{language}{i}" for language in "ab" for i in range(CONCEPTS)]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="a0"))
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="a0")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="a0")
-    config = transformers.GPT2Config(vocab_size=len(words), n_embd=64, n_layer=2, n_head=1, n_positions=64, bos_token_id=0, eos_token_id=0)
+    config = transformers.GPT2Config(
+        vocab_size=len(words),
+        n_embd=64,
+        n_layer=2,
+        n_head=1,
+        n_positions=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     model = transformers.AutoModelForCausalLM.from_config(config)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -194,23 +347,29 @@ def planted():
             concept, language = i % CONCEPTS, i // CONCEPTS
             noise = torch.randn(44, generator=generator)
             noise = 0.3 * (noise - noise.mean()) / (noise - noise.mean()).norm()
-            embedding[i, 20:] = noise  # the same mean and length for every word: the first norm is one and the same map
+            embedding[i, 20:] = (
+                noise  # of one mean and length for every word: the first norm is one map
+            )
             embedding[i, concept] = embedding[i, 16 + language] = 1.0
         block = model.transformer.h[0]
         query_key_value = block.attn.c_attn.weight  # (in, 3 * 64): Conv1D
         for i in range(CONCEPTS):
             query_key_value[i, i] = query_key_value[i, 64 + i] = 3.0
         query_key_value[16, 128], query_key_value[17, 129] = 1.0, 1.0
-        block.attn.c_proj.weight[0, 18] = block.attn.c_proj.weight[1, 19] = 0.18  # language of what is looked at
+        block.attn.c_proj.weight[0, 18] = block.attn.c_proj.weight[1, 19] = (
+            0.18  # language of what is looked at
+        )
         for neuron, (own, seen) in enumerate([(16, 19), (17, 18)]):
             block.mlp.c_fc.weight[own, neuron] = block.mlp.c_fc.weight[seen, neuron] = 4.0
-            block.mlp.c_fc.bias[neuron] = -4.0 * 5.7  # between a word beside its translation (7.2) and one without (4.2)
+            block.mlp.c_fc.bias[neuron] = (
+                -4.0 * 5.7
+            )  # between a word beside its translation (7.2) and one without (4.2)
             block.mlp.c_proj.weight[neuron, PLANTED] = 2.0
     return mh.LanguageModel("planted", model, tokenizer)
 
 
 def planted_prompts(kind, n=12, seed=0):
-    """Four "sentences" of three words a prompt, of twelve concepts: with the translation, another's, or alone."""
+    """Four "sentences" of two words a prompt: with the translation, another's, or alone."""
     rng = np.random.default_rng(seed)
     prompts = []
     for _ in range(n):
@@ -225,7 +384,10 @@ def planted_prompts(kind, n=12, seed=0):
 
 
 def test_planted_features_are_found_again(planted):
-    aligned, mismatched, alone = (mh.collect_activations(planted, planted_prompts(k)) for k in ("aligned", "mismatched", "alone"))
+    aligned, mismatched, alone = (
+        mh.collect_activations(planted, planted_prompts(k))
+        for k in ("aligned", "mismatched", "alone")
+    )
     truth = np.zeros(aligned.rms.shape, dtype=bool)
     truth[1:, PLANTED] = True
     found = mh.translation_specific_features(aligned, [mismatched, alone], count=3)
@@ -235,12 +397,16 @@ def test_planted_features_are_found_again(planted):
     change = mh.sign_flip_test(aligned, mismatched)[0]
     assert change[truth].min() > 2 * change[~truth].max()
     stability = mh.feature_stability(aligned, [mismatched, alone], count=3, n_splits=5)
-    assert stability["jaccard"][1:].tolist() == [1.0, 1.0] and (stability["chance"][1:] < 0.05).all()
-    assert mh.sign_flip_test(mismatched, alone)[1][:, PLANTED].min() > 0.05  # a second language alone is not it
+    assert (
+        stability["jaccard"][1:].tolist() == [1.0, 1.0] and (stability["chance"][1:] < 0.05).all()
+    )
+    assert (
+        mh.sign_flip_test(mismatched, alone)[1][:, PLANTED].min() > 0.05
+    )  # a second language alone is not it
 
 
 def test_planted_features_matter_and_others_do_not(planted):
-    """The last block reads them out to word b15; without them it is as if nothing had been translated."""
+    """The head reads them out to word b15; without them it is as if nothing was translated."""
     with torch.no_grad():
         planted.model.lm_head.weight = torch.nn.Parameter(planted.model.lm_head.weight.clone())
         planted.model.lm_head.weight[31, PLANTED] = 5.0
@@ -263,15 +429,20 @@ def test_planted_features_matter_and_others_do_not(planted):
     assert intact > 0.5 and control > 0.5 and zeroed < 0.1 and averaged < 0.1
 
 
-# -- stability --------------------------------------------------------------------------------------------------
+# -- stability -------------------------------------------------------------------------------------
 
 
 def test_stability_of_noise_is_chance(rng):
-    t, c = stats_of(2.0 ** rng.normal(size=(40, 2, 200))), stats_of(2.0 ** rng.normal(size=(40, 2, 200)))
+    t, c = (
+        stats_of(2.0 ** rng.normal(size=(40, 2, 200))),
+        stats_of(2.0 ** rng.normal(size=(40, 2, 200))),
+    )
     table = mh.feature_stability(t, c, count=60, n_splits=10, seed=3)
     assert table["layer"].tolist() == [0, 1]
-    # Half the prompts against the other half: the whole sample is split, so noise agrees less often than at random.
-    assert (table["jaccard"] < table["chance"] + 0.05).all() and (table["chance"] - 0.176).abs().max() < 0.01
+    # The whole sample is split, so noise agrees less often than at random.
+    assert (table["jaccard"] < table["chance"] + 0.05).all() and (
+        table["chance"] - 0.176
+    ).abs().max() < 0.01
     assert (table["low"] <= table["jaccard"]).all() and (table["jaccard"] <= table["high"]).all()
     assert table.equals(mh.feature_stability(t, c, count=60, n_splits=10, seed=3))
 
@@ -282,11 +453,23 @@ def test_stability_needs_two_prompts():
         mh.feature_stability(one, one)
 
 
-# -- ablation ---------------------------------------------------------------------------------------------------
+def test_stability_does_not_drop_prompts():
+    with pytest.raises(ValueError, match="6 translation and 4 control"):
+        mh.feature_stability(stats_of(np.ones((6, 1, 4))), stats_of(np.ones((4, 1, 4))))
+    with pytest.raises(ValueError, match="n_splits is 0"):
+        mh.feature_stability(stats_of(np.ones((6, 1, 4))), stats_of(np.ones((6, 1, 4))), n_splits=0)
+
+
+# -- ablation --------------------------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None)
-@given(hidden=st.integers(4, 60), layers=st.integers(1, 3), share=st.floats(0, 0.5), seed=st.integers(0, 999))
+@given(
+    hidden=st.integers(4, 60),
+    layers=st.integers(1, 3),
+    share=st.floats(0, 0.5),
+    seed=st.integers(0, 999),
+)
 def test_matched_features_are_others_as_many(hidden, layers, share, seed):
     rng = np.random.default_rng(seed)
     norms = rng.random((layers, hidden))
@@ -300,79 +483,79 @@ def test_matched_features_are_others_as_many(hidden, layers, share, seed):
 
 def test_matched_features_are_of_similar_size():
     norms = np.exp(np.arange(100.0))[None]
-    features, massive = (np.isin(np.arange(100), some)[None] for some in ([0, 50, 95], [49, 51, 99]))
-    draws = np.array([np.flatnonzero(mh.matched_random_features(features, norms, seed=s)) for s in range(60)])
+    features, massive = (
+        np.isin(np.arange(100), some)[None] for some in ([0, 50, 95], [49, 51, 99])
+    )
+    draws = np.array(
+        [np.flatnonzero(mh.matched_random_features(features, norms, seed=s)) for s in range(60)]
+    )
     assert (np.abs(draws - [0, 50, 95]) <= 11).all() and len(np.unique(draws[:, 1])) > 5
     assert np.isin(draws, [49, 51, 99]).any()
-    others = [mh.matched_random_features(features, norms, exclude=massive, seed=s) for s in range(60)]
+    others = [
+        mh.matched_random_features(features, norms, exclude=massive, seed=s) for s in range(60)
+    ]
     assert not any((drawn & massive).any() for drawn in others)
     with pytest.raises(ValueError, match="3 of 4.*layer 0"):
         mh.matched_random_features(np.array([[True, True, True, False]]), np.ones((1, 4)))
 
 
-def states(lm, text):
-    return torch.from_numpy(mh.collect_activations(lm, [text]).hidden)
+@settings(max_examples=60, deadline=None)
+@given(hidden=st.integers(8, 60), layers=st.integers(1, 4), seed=st.integers(0, 999))
+def test_tracks_are_matched_by_tracks(hidden, layers, seed):
+    rng = np.random.default_rng(seed)
+    norms = rng.random((layers, hidden))
+    features = np.zeros((layers, hidden), dtype=bool)
+    dimensions = rng.permutation(hidden)[: hidden // 3]
+    features[:, dimensions] = rng.random((layers, len(dimensions))) < 0.5
+    exclude = np.zeros_like(features)
+    exclude[:, rng.integers(hidden)] = True
+    drawn = mh.matched_random_features(
+        features, norms, exclude=exclude & ~features, seed=seed, tracks=True
+    )
+
+    def tracks(mask):
+        return sorted(tuple(np.flatnonzero(column)) for column in mask.T if column.any())
+
+    assert tracks(drawn) == tracks(features)
+    assert not (drawn.any(0) & features.any(0)).any() and not (drawn & exclude).any()
 
 
-def test_zeroed_features_are_zero_where_asked(lm, prompts):
-    before, fingerprint = states(lm, prompts[0]), lm.fingerprint
-    with mh.zero_features(lm, {1: [3, 5], 3: np.arange(32) == 7}):
-        zeroed, meanwhile = states(lm, prompts[0]), lm.fingerprint
-        logits = lm.model(torch.tensor([lm.tokenizer(prompts[0])["input_ids"]])).logits
-    assert (zeroed[1, [3, 5]] == 0).all() and zeroed[3, 7] == 0
-    assert torch.equal(zeroed[0], before[0]) and not torch.equal(zeroed[2], before[2])
-    assert (np.delete(zeroed[1].numpy(), [3, 5]) != 0).all()
-    assert fingerprint != meanwhile and lm.fingerprint == fingerprint and lm.interventions == []
-    assert torch.equal(states(lm, prompts[0]), before)
-    assert not torch.equal(logits, lm.model(torch.tensor([lm.tokenizer(prompts[0])["input_ids"]])).logits)
-
-
-def test_zeroing_equals_a_changed_embedding(one_lm, load):
-    """At layer 0, zeroing a feature is the same as an embedding without it."""
-    other = load("llama")
-    other.model.get_input_embeddings().weight.data[:, [2, 9]] = 0
-    ids = torch.tensor([one_lm.tokenizer("A red house")["input_ids"]])
-    with mh.zero_features(one_lm, {0: [2, 9]}), torch.no_grad():
-        assert torch.allclose(one_lm.model(ids).logits, other.model(ids).logits, atol=1e-6)
-
-
-def test_mean_ablation_puts_the_mean(one_lm, prompts):
-    mean = mh.collect_activations(one_lm, prompts).mean
-    with mh.zero_features(one_lm, {2: [4, 8]}, values=mean):
-        a = mh.collect_activations(one_lm, prompts[:2])
-        first = one_lm.fingerprint
-    assert a.mean[2, [4, 8]] == pytest.approx(mean[2, [4, 8]], rel=1e-5)
-    assert a.rms[2, [4, 8]] == pytest.approx(np.abs(mean[2, [4, 8]]), rel=1e-5)
-    with mh.zero_features(one_lm, {2: [4, 8]}):
-        assert one_lm.fingerprint != first
+def test_a_track_is_matched_by_size_where_it_lies():
+    """Dimension 0 is like 1 at its own layers, and like 2 elsewhere."""
+    norms = np.ones((3, 4))
+    norms[:2, [0, 1]], norms[2, [0, 2]] = 50.0, 9.0
+    features = np.zeros((3, 4), dtype=bool)
+    features[:2, 0] = True
+    drawn = mh.matched_random_features(features, norms, nearest=1, tracks=True)
+    assert np.argwhere(drawn).tolist() == [[0, 1], [1, 1]]
+    draws = [mh.matched_random_features(features, norms, seed=s, tracks=True) for s in range(30)]
+    assert len({tuple(np.flatnonzero(drawn.any(0))) for drawn in draws}) == 3
+    features[:, :3] = True
+    with pytest.raises(ValueError, match="3 of 4 dimensions: too few others"):
+        mh.matched_random_features(features, norms, tracks=True)
 
 
 @pytest.mark.parametrize(
-    ("features", "values", "named"),
+    ("change", "named"),
     [
-        ({4: [0]}, None, "layer 4.*0 to 3"),
-        ({-1: [0]}, None, "layer -1"),
-        ({0: [32]}, None, r"\[32\].*0 to 31"),
-        ({0: [-1]}, None, r"\[-1\]"),
-        ({0: [1]}, np.zeros((4, 31)), r"\(4, 31\).*\(4, 32\)"),
-        ({0: [1]}, np.full((4, 32), np.nan), "finite"),
+        ({"features": np.eye(4, dtype=int)}, "features are of type int64"),
+        ({"features": np.ones(4, dtype=bool)}, r"features are \(4,\)"),
+        ({"norms": np.ones((5, 4))}, r"norms are \(5, 4\)"),
+        ({"norms": np.where(np.eye(4), np.nan, 1.0)}, "NaN"),
+        ({"norms": -np.ones((4, 4))}, "negative"),
+        ({"exclude": np.ones(4, dtype=bool)}, r"exclude are \(4,\)"),
+        ({"exclude": np.eye(4)}, "exclude are of type float64"),
+        ({"nearest": 0}, "nearest is 0"),
     ],
 )
-def test_wrong_features_are_named(one_lm, features, values, named):
+@pytest.mark.parametrize("tracks", [False, True])
+def test_what_cannot_be_matched_is_named(change, named, tracks):
+    right = {"features": np.eye(4, dtype=bool)[::-1], "norms": np.ones((4, 4))}
     with pytest.raises(ValueError, match=named):
-        with mh.zero_features(one_lm, features, values=values):
-            pass
-    assert one_lm.interventions == []
+        mh.matched_random_features(**{**right, **change}, tracks=tracks)
 
 
-def test_an_error_inside_removes_the_intervention(one_lm):
-    with pytest.raises(KeyError):
-        with mh.zero_features(one_lm, np.ones((4, 32), dtype=bool)):
-            raise KeyError
-    assert one_lm.interventions == [] and not one_lm.layers[0]._forward_pre_hooks
-
-
-# -- logit lens -------------------------------------------------------------------------------------------------
+# -- logit lens ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("token_budget", [1, 100_000])
@@ -388,3 +571,40 @@ def test_logit_lens_ends_in_the_models_own_prediction(lm, prompts, token_budget)
         for name, tokens in sets.items():
             assert got[name][row, -1] == pytest.approx(probability[tokens].sum().item(), rel=1e-4)
             assert got[name][row, 1] == pytest.approx(middle[tokens].sum().item(), rel=1e-4)
+
+
+def test_a_token_set_counts_each_token_once_and_may_be_any_collection(one_lm):
+    sets = {"list": [3, 9], "twice": [3, 9, 3], "set": {3, 9}, "array": np.array([3, 9])}
+    got = mh.logit_lens(one_lm, ["Oui."], sets)
+    assert all(np.allclose(got[name], got["list"], atol=0, rtol=1e-6) for name in sets)
+    whole = mh.logit_lens(one_lm, ["Oui."], {"all": range(300)})["all"]
+    assert whole == pytest.approx(np.ones((1, 4)), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sets", "error", "named"),
+    [
+        ({"a": []}, ValueError, "'a' is empty"),
+        ({"a": "cat"}, TypeError, "'a' is 'cat'"),
+        ({"a": 3}, TypeError, "'a' is 3"),
+        ({"a": ["3"]}, ValueError, "'3'.*0 to 299"),
+        ({"a": [True]}, ValueError, "True"),
+        ({"a": [1.0]}, ValueError, r"1\.0"),
+        ({"a": [3, 300]}, ValueError, "300.*0 to 299"),
+        ({"a": [-1]}, ValueError, "-1.*0 to 299"),
+        ({}, ValueError, "token_sets"),
+        ([3], ValueError, "token_sets"),
+    ],
+)
+def test_wrong_token_sets_are_named(one_lm, sets, error, named):
+    with pytest.raises(error, match=named):
+        mh.logit_lens(one_lm, ["Oui."], sets)
+
+
+def test_a_model_that_overflows_is_no_lens(one_lm):
+    one_lm.model.half()
+    one_lm.layers[1].mlp.down_proj.weight.data.fill_(6e4)
+    with pytest.raises(ValueError, match="not finite.*float32"):
+        mh.logit_lens(one_lm, ["Oui.", "A red house"], {"a": [3]})
+    with pytest.raises(TypeError, match="list of texts"):
+        mh.logit_lens(one_lm, "Oui.", {"a": [3]})

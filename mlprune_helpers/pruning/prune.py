@@ -3,260 +3,318 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..activations import ActivationStats
+from ..batching import out_of_memory
 from ..models.architecture import weight_matrix
 from ..models.language_model import LanguageModel
-from .masks import GROUPS, global_masks, nm_mask, unstructured_mask
+from .calibration import Calibration
+from .masks import checked_mask, global_masks, nm_mask, unstructured_mask
 from .report import PruningReport
-from .scores import DATA_FREE, METHODS, SCORES, random_score
-from .sparsegpt import sparsegpt
-from .sparsity import parse_sparsity
+from .settings import Settings, checked_settings
+from .statistics import statistic_of
+from .undo import Changes, Copy
 from .walk import block_by_block
 
 
 def prune(
-    lm: LanguageModel, calibration=None, *, method: str = "wanda", sparsity: float | str = 0.3, contrast=None,
-    group: str = "row", propagate_error: bool = True, max_length: int = 512, padding: str = "masked", seed: int = 0,
+    lm: LanguageModel,
+    calibration: Calibration | None = None,
+    *,
+    method: str = "wanda",
+    sparsity: float | str = 0.3,
+    contrast: Calibration | None = None,
+    group: str = "row",
+    propagate_error: bool = True,
+    max_length: int | None = 512,
+    padding: str = "masked",
+    seed: int = 0,
     token_budget: int = 2048,
-) -> PruningReport:  # fmt: skip
+) -> PruningReport:
     """Set the lowest-scoring weights of every prunable matrix to zero, in place.
 
-    ``method``: "wanda", "refined", "ria", "sparsegpt", "magnitude" or "random".  ``calibration``, for all but the last
-    two: a list of texts, in which every token counts the same; ActivationStats (where ``propagate_error`` is False); or
-    a dict of either (a language pair each, say), of which every part counts the same: mean squares are averaged.
-    ``contrast``, for "refined", is given as calibration is: what not to favour (code, in the paper).
-    ``sparsity``, a float in [0, 1) or "n:m", is the share to prune where scores are compared, the ``group``: each "row"
-    (Wanda), the "matrix" (a "layer" in many papers), or the whole "model".  ``propagate_error``: a block is scored on
-    what the already pruned blocks before it put out, or, if False, on the dense model.
+    Args:
+        lm: The model; its weights are changed.
+        calibration: Texts, in which every token counts the same; ActivationStats, where
+            ``propagate_error`` is False; or a dict of either (a language pair each, say), of which
+            every part counts the same: mean squares are averaged.  Statistics do not say of which
+            weights they are: collect them from the model as it is.  Methods without data
+            ("magnitude", "random") leave it aside.
+        method: A name in ``METHODS``: "wanda", "ria", "magnitude", "refined", "random",
+            "sparsegpt", or your own.
+        sparsity: The share to prune where scores are compared, a number in [0, 1), or a pattern
+            "n:m".
+        contrast: What not to favour (code, in the paper), given as calibration is; for methods that
+            need it.
+        group: Where scores are compared: in each "row" (Wanda), in the "matrix" (a "layer" in many
+            papers), or over the whole "model".
+        propagate_error: A block is scored on what the already pruned blocks before it put out; if
+            False, on the dense model.
+        max_length: Tokens at which a prompt is cut; None: nowhere.
+        padding: "masked"; or "counted", as in the published code: see :func:`collect_activations`.
+        seed: For methods that draw at random.
+        token_budget: Padded tokens in a batch, halved when memory runs out.
 
-    ``seed`` is for "random"; the rest is as in :func:`collect_activations`.  Raises ValueError naming the setting,
-    matrix or value that is wrong; the weights are then as they were before.
+    Returns:
+        What was done: masks, a table of matrices, settings.
+
+    Raises:
+        ValueError: Naming the setting, matrix or value that is wrong.
+        TypeError: For what is of another kind than allowed, such as one string as calibration.
+
+    After these or any other error, an interruption too, the weights are as they were before.
+
+    Example:
+        >>> report = prune(lm, build_demonstrations(parallel, "fr", "en"), sparsity=0.3)
+        >>> report.pruned_fraction
+        0.3
     """
-    corpora = [
-        c if isinstance(c, Mapping) else {"": c} for c in (calibration, contrast) if c is not None
-    ]
-    corpora = [] if method in DATA_FREE else corpora
-    pattern = _check(lm, method, sparsity, corpora, contrast, group, propagate_error)
-    settings = {
-        "group": group,
-        "propagate_error": propagate_error,
-        "max_length": max_length,
-        "padding": padding,
-        "seed": seed,
-    }
-    started, before, n_of_m = time.perf_counter(), lm.fingerprint, isinstance(pattern, tuple)
-    masks, scores, undo, rows, generator = {}, {}, {}, [], torch.Generator().manual_seed(seed)
-
-    def change(name: str, mask: Tensor, new: Tensor | None = None) -> None:
-        weight = weight_matrix(lm.prunable[name])
-        size, mask = weight.numel(), mask.to(weight.device)
-        got, zero = int(mask.count_nonzero()) / size, 1 - int(weight.count_nonzero()) / size
-        rows.append(
-            (name, *weight.shape, size, pattern[0] / pattern[1] if n_of_m else pattern, got, zero)
-        )
-        masks[name], undo[name] = mask.cpu(), weight[mask] if new is None else weight.clone()
-        weight.masked_fill_(mask, 0) if new is None else weight.copy_(new)
-
-    def prune_matrix(name: str, sums: list[Tensor]) -> None:
-        weight = weight_matrix(lm.prunable[name])
-        if method == "sparsegpt":
-            return change(name, *sparsegpt(weight, sums[0], sparsity, group=group))
-        weight = weight.to(
-            torch.promote_types(weight.dtype, torch.float32)
-        )  # scores of bfloat16 would tie
-        norms = [x.sqrt().to(weight) for x in sums]
-        score = (
-            random_score(weight, generator)
-            if method == "random"
-            else SCORES[method](weight, *norms)
-        )
-        if group == "model":
-            scores[name] = score
-        else:
-            change(
-                name,
-                nm_mask(score, *pattern)
-                if n_of_m
-                else unstructured_mask(score, pattern, group=group),
-            )
-
-    try:
-        if _ready(corpora) or not corpora:
-            merged = [_merged(lm, corpus) for corpus in corpora]
-            every = (
-                (name, [sums[name] for sums in merged])
-                for name in tqdm(lm.prunable, desc="pruning", leave=False)
-            )
-        else:
-            kind = "products" if method == "sparsegpt" else "squares"
-            every = (
-                (name, [sums[kind] for sums in of_corpora])
-                for name, of_corpora in block_by_block(
-                    lm,
-                    corpora,
-                    kinds=(kind,),
-                    max_length=max_length,
-                    padding=padding,
-                    token_budget=token_budget,
-                    propagate_error=propagate_error,
-                )
-            )
-        for name, sums in every:
-            prune_matrix(name, sums)
-        for name, mask in global_masks(scores, pattern).items() if scores else ():
-            change(name, mask)
-    except BaseException as error:
-        for name, values in undo.items():
-            weight = weight_matrix(lm.prunable[name])
-            weight[...] = (
-                values
-                if values.shape == weight.shape
-                else weight.masked_scatter(masks[name].to(weight.device), values)
-            )
-        undo.clear()
-        if (
-            not isinstance(error, RuntimeError) or "memory" not in str(error) or token_budget < 2
-        ):  # as in run_in_batches
-            raise
-    if not undo:
-        again = {
-            "method": method,
-            "sparsity": sparsity,
-            "contrast": contrast,
-            "token_budget": token_budget // 2,
-        }
-        return prune(lm, calibration, **again, **settings)
-    settings |= {"calibration": None, "contrast": None} | dict(
-        zip(("calibration", "contrast"), map(_digest, corpora))
+    settings = checked_settings(
+        lm,
+        {"calibration": calibration, "contrast": contrast},
+        method=method,
+        sparsity=sparsity,
+        group=group,
+        propagate_error=propagate_error,
+        max_length=max_length,
+        padding=padding,
+        seed=seed,
+        token_budget=token_budget,
     )
-    table = pd.DataFrame(
-        rows, columns=["name", "rows", "columns", "weights", "asked", "pruned", "zero_before"]
-    )
-    report = PruningReport(
-        method,
-        sparsity,
-        masks,
-        table,
-        settings,
-        before,
-        lm.fingerprint,
-        time.perf_counter() - started,
-    )
-    lm.history.append(report.provenance())
-    return report
+    while True:
+        try:
+            return _Pruner(lm, settings).run()
+        except RuntimeError as error:
+            if not out_of_memory(error) or not settings.prompts or settings.token_budget < 2:
+                raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # out here, where the error no longer holds the tensors
+        settings = dataclasses.replace(settings, token_budget=settings.token_budget // 2)
 
 
 @contextlib.contextmanager
-def pruned(lm: LanguageModel, calibration=None, **settings) -> Iterator[PruningReport]:
-    """:func:`prune` for a while: the dense weights are back on leaving, also after an error."""
-    dense, history = (
-        {name: weight_matrix(module).clone() for name, module in lm.prunable.items()},
-        list(lm.history),
-    )
+def pruned(
+    lm: LanguageModel, calibration: Calibration | None = None, **settings: Any
+) -> Iterator[PruningReport]:
+    """Prune for a while: the dense weights are back on leaving, bit for bit, also after an error.
+
+    Args:
+        lm: The model.
+        calibration: And all others: as for :func:`prune`.
+
+    Yields:
+        The report of :func:`prune`.
+
+    Example:
+        >>> with pruned(lm, prompts, sparsity=0.5) as report:
+        ...     evaluate(lm, "nli", "fr").accuracy
+    """
+    dense = Copy(lm.prunable)
+    history = list(lm.history)
     try:
         yield prune(lm, calibration, **settings)
     finally:
-        for name, module in lm.prunable.items():
-            weight_matrix(module).copy_(dense[name])
+        dense.put_back()
         lm.history[:] = history
 
 
-def apply_masks(lm: LanguageModel, masks: Mapping[str, Tensor]) -> None:
-    """Set to zero what ``masks`` marks, in place.  Raises ValueError where a name or a shape does not fit."""
+def apply_masks(lm: LanguageModel, masks: Mapping[str, Tensor | np.ndarray]) -> None:
+    """Set to zero what masks mark, in place.
+
+    Args:
+        lm: The model.
+        masks: {prunable name: bool (out_features, in_features)}, True = pruned.  Matrices that are
+            not named stay.
+
+    Raises:
+        ValueError: Where a name, a type or a shape does not fit; no weight is changed then.
+        TypeError: For what is no dict of masks.
+    """
+    if not isinstance(masks, Mapping):
+        hint = " Pass report.masks." if isinstance(masks, PruningReport) else ""
+        raise TypeError(f"masks is a {type(masks).__name__}; allowed: a dict of masks.{hint}")
+    if not masks:
+        raise ValueError("masks is empty: nothing to apply.")
+    checked = {}
     for name, mask in masks.items():
         if name not in lm.prunable:
             raise ValueError(
-                f"No prunable matrix {name!r} in {lm.name}; it has {len(lm.prunable)}, the first is {next(iter(lm.prunable))!r}."
+                f"No prunable matrix {name!r} in {lm.name}; it has {len(lm.prunable)}, "
+                f"the first is {next(iter(lm.prunable))!r}."
             )
-        if mask.shape != weight_matrix(lm.prunable[name]).shape:
+        checked[name] = checked_mask(name, mask, weight_matrix(lm.prunable[name]).shape)
+    with Changes() as changes:
+        for name, mask in checked.items():
+            changes.zero(weight_matrix(lm.prunable[name]), mask)
+        number = sum(int(mask.sum()) for mask in checked.values())
+        lm.history.append({"method": "apply_masks", "pruned_weights": number})
+
+
+class _Pruner:
+    """One run over a model: of every matrix the score, the choice, the change; and the way back."""
+
+    def __init__(self, lm: LanguageModel, settings: Settings) -> None:
+        self.lm = lm
+        self.settings = settings
+        self.method = settings.method
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.changes = Changes()
+        self.scores: dict[str, Tensor] = {}
+        self.masks: dict[str, Tensor] = {}
+        self.rows: list[dict[str, Any]] = []
+
+    def run(self) -> PruningReport:
+        """Prune, and tell; or fail, and leave no trace."""
+        started = time.perf_counter()
+        before = self.lm.fingerprint
+        with self.changes:
+            for name, sums in self.inputs():
+                self.prune_matrix(name, dict(zip(self.settings.corpora, sums, strict=True)))
+            self.prune_together()
+            report = self.report(before, started)
+            self.lm.history.append(report.provenance())
+        return report
+
+    def inputs(self) -> Iterator[tuple[str, list[dict[str, Tensor]]]]:
+        """Every matrix in order, and the raw sums over its inputs, of each corpus."""
+        settings = self.settings
+        if settings.prompts:
+            yield from block_by_block(
+                self.lm,
+                [corpus.parts for corpus in settings.prompts.values()],
+                kinds=self.method.kinds,
+                max_length=settings.max_length,
+                padding=settings.padding,
+                token_budget=settings.token_budget,
+                propagate_error=settings.propagate_error,
+            )
+            return
+        ready = [c.sums(self.lm, self.method.kinds) for c in settings.statistics.values()]
+        for name in tqdm(self.lm.prunable, desc="pruning", leave=False):
+            yield name, [sums[name] for sums in ready]
+
+    def prune_matrix(self, name: str, sums: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Prune one matrix; where all are compared with each other, keep its score for later."""
+        weight = weight_matrix(self.lm.prunable[name])
+        if self.method.solve is not None:
+            mask, new = self.solved(name, weight, sums)
+            self.change(name, mask, new)
+            return
+        score = self.score(name, weight, sums)
+        if self.settings.group == "model":
+            self.scores[name] = score
+        else:
+            self.change(name, self.choose(score))
+
+    def prune_together(self) -> None:
+        """Prune all matrices by scores that were kept."""
+        if self.scores:
+            for name, mask in global_masks(self.scores, self.settings.share).items():
+                self.change(name, mask)
+
+    def score(self, name: str, weight: Tensor, sums: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+        """The method's score, in float32 or better: scores of bfloat16 would tie."""
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        copy = weight.to(dtype, copy=True)  # a score may compute in place
+        score = self.method(copy, self.given(sums, weight.device, dtype))
+        self.check_tensor("the score", name, score, weight.shape)
+        return score
+
+    def solved(
+        self, name: str, weight: Tensor, sums: Mapping[str, Mapping[str, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """The solver's mask and new weights."""
+        given = self.given(sums, weight.device, torch.float64)
+        mask, new = self.method(weight.clone(), given)
+        mask = checked_mask(name, mask, weight.shape)
+        self.check_tensor("the new weight", name, new, weight.shape)
+        new = new.masked_fill(mask.to(new.device), 0).to(weight)
+        if not torch.isfinite(new).all():
             raise ValueError(
-                f"The mask of {name} is {tuple(mask.shape)}, its weight {tuple(weight_matrix(lm.prunable[name]).shape)}."
+                f"{name}: the new weights of method {self.settings.method_name!r} are not finite "
+                f"in {weight.dtype}."
             )
-    for name, mask in masks.items():
-        weight_matrix(lm.prunable[name]).masked_fill_(mask.to(lm.prunable[name].weight.device), 0)
-    lm.history.append(
-        {"method": "apply_masks", "pruned_weights": sum(int(mask.sum()) for mask in masks.values())}
-    )
+        return mask, new
 
+    def given(
+        self, sums: Mapping[str, Mapping[str, Tensor]], device: torch.device, dtype: torch.dtype
+    ) -> dict[str, Any]:
+        """What the method asks for; statistics as copies: query, key and value share their sums."""
+        given: dict[str, Any] = {
+            "generator": self.generator,
+            "sparsity": self.settings.sparsity,
+            "group": self.settings.group,
+        }
+        for asked, (corpus, statistic) in self.method.statistics.items():
+            value = statistic_of(statistic, sums[corpus])
+            given[asked] = value.to(device, dtype, copy=True)
+        return given
 
-def _ready(corpora: list[Mapping]) -> bool:
-    """Whether there are statistics among the corpora, instead of prompts."""
-    return any(isinstance(part, ActivationStats) for corpus in corpora for part in corpus.values())
+    def choose(self, score: Tensor) -> Tensor:
+        """The mask of one matrix."""
+        pattern = self.settings.pattern
+        if isinstance(pattern, tuple):
+            return nm_mask(score, *pattern)
+        return unstructured_mask(score, pattern, group=self.settings.group)
 
+    def change(self, name: str, mask: Tensor, new: Tensor | None = None) -> None:
+        """Set to zero what the mask marks, or put the new weights in; and note it."""
+        weight = weight_matrix(self.lm.prunable[name])
+        size = weight.numel()
+        rows, columns = weight.shape
+        mask = mask.cpu().contiguous()  # those of a Conv1D are transposed views
+        self.rows.append(
+            {
+                "name": name,
+                "rows": rows,
+                "columns": columns,
+                "weights": size,
+                "asked": self.settings.share,
+                "pruned": int(mask.count_nonzero()) / size,
+                "zero_before": 1 - int(weight.count_nonzero()) / size,
+            }
+        )
+        self.masks[name] = mask
+        if new is None:
+            self.changes.zero(weight, mask)
+        else:
+            self.changes.replace(weight, new)
 
-def _check(
-    lm, method, sparsity, corpora, contrast, group, propagate_error
-) -> float | tuple[int, int]:
-    pattern, ready = parse_sparsity(sparsity), _ready(corpora)
-    for setting, value, allowed in (("method", method, METHODS), ("group", group, GROUPS)):
-        if value not in allowed:
-            raise ValueError(f"{setting} is {value!r}; allowed: {', '.join(allowed)}.")
-    if (method == "refined") != (contrast is not None):
-        raise ValueError(
-            "contrast goes with method 'refined', and that method needs it: a list of prompts, such as code."
+    def report(self, before: str, started: float) -> PruningReport:
+        """What was done."""
+        return PruningReport(
+            method=self.settings.method_name,
+            sparsity=self.settings.sparsity,
+            masks=self.masks,
+            table=pd.DataFrame(self.rows),
+            settings=self.settings.record(),
+            fingerprint_before=before,
+            fingerprint_after=self.lm.fingerprint,
+            seconds=time.perf_counter() - started,
         )
-    if method not in DATA_FREE and len(corpora) < 1 + (method == "refined"):
-        raise ValueError(
-            f"method {method!r} needs calibration: a list of prompts, such as build_demonstrations gives."
-        )
-    if ready and propagate_error:
-        raise ValueError(
-            "Ready statistics are of the dense model: pass propagate_error=False, or prompts instead."
-        )
-    if ready and (
-        method == "sparsegpt"
-        or not all(_ready([{"": part}]) for c in corpora for part in c.values())
-    ):
-        raise ValueError(
-            f"Statistics and prompts do not mix, and 'sparsegpt' needs prompts; method is {method!r}."
-        )
-    if group == "model" and (
-        (corpora and propagate_error) or isinstance(pattern, tuple) or method == "sparsegpt"
-    ):
-        raise ValueError(
-            "group 'model' needs propagate_error=False, a share as sparsity, and not the method 'sparsegpt'."
-        )
-    for name, weight in ((name, weight_matrix(module)) for name, module in lm.prunable.items()):
-        if not torch.isfinite(weight).all():
+
+    def check_tensor(self, what: str, name: str, value: Any, shape: torch.Size) -> None:
+        """Refuse what a method of the reader's own may give back by mistake."""
+        problem = ""
+        if not isinstance(value, Tensor):
+            problem = f"is a {type(value).__name__}"
+        elif value.shape != shape:
+            problem = f"has the shape {tuple(value.shape)}"
+        elif value.dtype == torch.bool or value.is_complex():
+            problem = f"holds {value.dtype}"
+        elif value.isnan().any():
+            problem = "holds NaN, which has no order"
+        if problem:
             raise ValueError(
-                f"{name} holds weights that are not finite. Load an intact checkpoint."
+                f"{name}: {what} of method {self.settings.method_name!r} {problem}; "
+                f"allowed: a tensor of numbers of the shape {tuple(shape)}."
             )
-        if isinstance(pattern, tuple) and weight.shape[1] % pattern[1]:
-            raise ValueError(
-                f"{sparsity!r} needs rows that divide by {pattern[1]}; {name} has {weight.shape[1]} columns."
-            )
-    return pattern
-
-
-def _merged(lm: LanguageModel, corpus: Mapping[str, ActivationStats]) -> dict[str, Tensor]:
-    """{name: sum of squares (in_features,)}; of several parts, the sum of their mean squares."""
-    if any(stats.input_squares.keys() != lm.prunable.keys() for stats in corpus.values()):
-        raise ValueError(
-            f"These statistics are of another model than {lm.name}: the matrices have other names."
-        )
-    parts = [
-        (1 / stats.n_tokens if len(corpus) > 1 else 1.0, stats.input_squares)
-        for stats in corpus.values()
-    ]
-    return {
-        name: torch.from_numpy(sum(scale * squares[name] for scale, squares in parts))
-        for name in lm.prunable
-    }
-
-
-def _digest(corpus: Mapping) -> str:
-    """Identity of a calibration corpus, for provenance."""
-    parts = [
-        part.prompt_squares.tobytes() if _ready([{"": part}]) else "\x00".join(part).encode()
-        for part in corpus.values()
-    ]
-    return hashlib.sha256(b"\x00".join([*map(str.encode, corpus), *parts])).hexdigest()[:16]

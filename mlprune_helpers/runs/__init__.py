@@ -6,8 +6,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "cache": ["cached"],
-        "notebooks": ["NotebookFailed", "run_book", "run_notebook", "time_table"],
-        "parameters": ["check_parameters"],
+        "notebooks": ["NotebookFailed", "Run", "run_book", "run_notebook", "time_table"],
+        "parameters": ["DOMAINS", "check_parameters"],
+        "profiles": ["NotebookUnreadable"],
         "results": ["save_results"],
     },
 )

@@ -1,33 +1,26 @@
-"""Execute notebooks with profiles."""
+"""Notebooks executed with profiles."""
 
 from __future__ import annotations
 
-import ast
-import functools
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from unittest.mock import patch
+from typing import Any
 
 import pandas as pd
 import psutil
-import yaml
 
 from ..files import written_beside
-from ..models.loading import DEFAULT_MODEL, default_checkpoint
-from .cache import _digest, _digest_of_files, _package_files
-from .parameters import _refuse_unknown
-
-#: Environment of the kernel.  Bars and advice would land on the published page as error output.
-QUIET = dict.fromkeys(
-    ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"), "1"
-)
+from .environment import QUIET, environment, short_waits
+from .identity import CODE, PACKAGE, digest, digest_of_file, digest_of_files, package_files
+from .parameters import refuse_unknown
+from .profiles import NotebookUnreadable, cells_of, declared_parameters, profile_of
 
 
 class NotebookFailed(RuntimeError):
@@ -45,20 +38,42 @@ class Run:
 
 
 def run_book(
-    notebooks: Sequence[str | Path], profile: str = "default", build_dir: str | Path = "_build",
-    *, report: Callable[[str], None] = lambda line: None, progress: bool = False,
-) -> list[Run]:  # fmt: skip
-    """Execute notebooks into ``build_dir/profile/notebooks``, their results into ``build_dir/profile/results``.
+    notebooks: Sequence[str | Path],
+    profile: str = "default",
+    build_dir: str | Path = "_build",
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    report: Callable[[str], None] | None = None,
+    progress: bool = False,
+) -> list[Run]:
+    """Execute notebooks into ``build_dir/profile/notebooks``, up to date ones excepted.
 
-    ``report`` is called with a line of text per notebook.  Raises at the first failure, as :func:`run_notebook`.
+    Their numbers go to ``build_dir/profile/results``.
+
+    Args:
+        notebooks: Their files, in the order in which they run.
+        profile: A file in ``profiles`` beside them, without its ending.
+        build_dir: The folder, which is made if need be.
+        parameters: They go over the profile, in those notebooks that declare them.  Text is read as
+            what the parameter is: ``{"languages": "fr,sw"}``.
+        report: Called with a line of text per notebook.
+        progress: Whether a bar is shown.
+
+    Raises:
+        ValueError: No notebook declares a parameter; or, when the others have run, a notebook
+            cannot be read.
+        NotebookFailed: A cell failed.  What comes after it does not run.
     """
-    build, runs = Path(build_dir) / profile, []
-    for path in map(Path, notebooks):
-        chosen = (
-            {"output_dir": (build / "results").as_posix()}
-            if "output_dir" in _declared(path)
-            else {}
-        )
+    build = Path(build_dir) / profile
+    paths = [Path(path) for path in notebooks]
+    declared, unreadable = _all_declared(paths)
+    given = dict(parameters or {})
+    if not unreadable:
+        refuse_unknown(given, sorted({name for names in declared.values() for name in names}))
+    runs = []
+    for path, names in declared.items():
+        results = {"output_dir": (build / "results").as_posix()}
+        chosen = {name: value for name, value in (results | given).items() if name in names}
         run = run_notebook(
             path,
             build / "notebooks" / path.name,
@@ -66,12 +81,29 @@ def run_book(
             parameters=chosen,
             progress=progress,
         )
-        report(
-            f"{run.notebook}: "
-            + ("up to date" if run.skipped else f"{run.seconds:.0f} s, {run.peak_mb:,.0f} MB")
-        )
         runs.append(run)
+        if report is not None:
+            report(_told(run))
+    if unreadable:
+        raise NotebookUnreadable("\n".join(unreadable))
     return runs
+
+
+def _all_declared(paths: Sequence[Path]) -> tuple[dict[Path, list[str]], list[str]]:
+    """What each notebook declares, and what is wrong with those that cannot be read."""
+    declared, unreadable = {}, []
+    for path in paths:
+        try:
+            declared[path] = declared_parameters(path)
+        except NotebookUnreadable as error:
+            unreadable.append(str(error))
+    return declared, unreadable
+
+
+def _told(run: Run) -> str:
+    if run.skipped:
+        return f"{run.notebook}: up to date"
+    return f"{run.notebook}: {run.seconds:.0f} s, {run.peak_mb:,.0f} MB"
 
 
 def run_notebook(
@@ -79,149 +111,192 @@ def run_notebook(
     output: str | Path,
     *,
     profile: str = "default",
-    parameters: dict | None = None,
+    parameters: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> Run:
     """Execute a notebook into ``output``, unless that is up to date.
 
-    The kernel is that of this Python and works in the current folder.  ``output`` appears when all cells have run.  A
-    JSON file beside it tells its inputs, by which it is up to date: the notebook, its parameters, this package, and the
-    ``requirements.lock`` above the notebook.  ``profile``: a file in ``profiles`` beside it, from which parameters that
-    only other notebooks declare are left out; ``parameters`` go over it.
+    The kernel is that of this Python and works in the current folder.  A JSON file beside
+    ``output`` tells by what it is up to date: the notebook, its parameters and the folders that
+    they name, this package, its libraries, and the ``requirements.lock`` above the notebook.
 
-    Raises ValueError for a parameter, or a name in the profile, that is not declared; NotebookFailed if a cell fails,
-    and then what ran is kept beside ``output`` as ``*.failed.ipynb``.
+    Args:
+        path: The notebook.
+        output: Appears when all cells have run.
+        profile: A file in ``profiles`` beside the notebook, without its ending.  Its parameters
+            that only other notebooks declare are left out.
+        parameters: They go over the profile.
+        progress: Whether a bar is shown.
+
+    Raises:
+        ValueError: A parameter, or a name in the profile, is not declared; the notebook cannot be
+            read.
+        NotebookFailed: A cell failed.  What ran is kept beside ``output`` as ``*.failed.ipynb``.
     """
-    from nbclient.exceptions import DeadKernelError
-    from papermill import PapermillExecutionError
-
-    path, output, declared = Path(path), Path(output), _declared(Path(path))
-    _refuse_unknown(parameters or {}, declared, where=f"{path.name}: ")
-    profiled = {name: value for name, value in _profile(path, profile).items() if name in declared}
-    effective = profiled | (parameters or {})
-    cells = [[cell.cell_type, cell.source, cell.metadata] for cell in _cells(path)]
-    locks = [folder / "requirements.lock" for folder in path.absolute().parents]
-    inputs = _digest(
-        [cells, effective, _digest_of_files([*_package_files(), *filter(Path.is_file, locks)])]
-    )
+    path, output = Path(path), Path(output)
+    given = dict(parameters or {})
+    refuse_unknown(given, declared_parameters(path), where=f"{path.name}: ")
+    effective = profile_of(path, profile) | given
+    inputs = _inputs(path, effective)
     stamp = output.with_suffix(".json")
-    if output.exists() and stamp.exists():
-        made = json.loads(stamp.read_text(encoding="utf-8"))
-        if made["inputs"] == inputs:
-            return Run(**made["run"], skipped=True)
+    done = _up_to_date(output, stamp, inputs)
+    if done is not None:
+        return done
 
     failed = output.with_suffix(".failed.ipynb")
     for old in (stamp, failed):
         old.unlink(missing_ok=True)
-    if effective.get("model") == DEFAULT_MODEL:
-        default_checkpoint()  # made out here, where its bars are seen: a kernel would put them on the page
+    _prepare_model(effective)
     started = time.perf_counter()
     with written_beside(output) as running:
-        try:
-            peak_mb = _execute(path, running, effective, progress)
-        except (PapermillExecutionError, DeadKernelError) as error:
-            running.replace(failed)
-            raise NotebookFailed(
-                f"{path.name}, {_failure(failed, error)}\nWhat ran is in {failed}"
-            ) from None
-    run = {
-        "notebook": path.stem,
-        "seconds": round(time.perf_counter() - started, 1),
-        "peak_mb": round(peak_mb),
-    }
+        peak_mb = _execute_or_keep(path, running, failed, effective, progress)
+        executed = digest_of_file(running)
+    run = Run(path.stem, round(time.perf_counter() - started, 1), round(peak_mb))
+    content = {"inputs": inputs, "parameters": effective, "output": executed, "run": asdict(run)}
     with written_beside(stamp) as beside:
-        beside.write_text(
-            json.dumps({"inputs": inputs, "parameters": effective, "run": run}, indent=1)
-        )
-    return Run(**run)
+        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return run
 
 
-def _execute(path: Path, running: Path, parameters: dict, progress: bool) -> float:
+def time_table(runs: Sequence[Run]) -> str:
+    """Time and peak memory of each run and of all, as lines of text."""
+    if not runs:
+        return "Nothing ran."
+    total = Run("all", sum(run.seconds for run in runs), max(run.peak_mb for run in runs))
+    table = pd.DataFrame([*runs, total]).replace({"skipped": {True: "yes", False: ""}})
+    table.columns = pd.Index(["", "time (s)", "peak memory (MB)", "up to date"])
+    return table.to_string(index=False, float_format="{:,.0f}".format)
+
+
+# -- what a run depends on -------------------------------------------------------------------------
+
+
+def _inputs(path: Path, parameters: Mapping[str, Any]) -> str:
+    cells = [[cell.cell_type, cell.source, cell.metadata] for cell in cells_of(path)]
+    locks = [folder / "requirements.lock" for folder in path.absolute().parents]
+    locked = [digest_of_file(lock) for lock in locks if lock.is_file()]
+    package = digest_of_files(package_files(), PACKAGE)
+    folders = [_listing(parameters.get(name)) for name in ("model", "source")]
+    return digest([cells, parameters, folders, CODE, package, locked])
+
+
+def _listing(value: object) -> list:
+    """Names, sizes and times of the files in a folder that a parameter names."""
+    folder = Path(value).expanduser() if isinstance(value, str) and value else None
+    if folder is None or not folder.is_dir():
+        return []
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [
+        [file.relative_to(folder).as_posix(), file.stat().st_size, file.stat().st_mtime_ns]
+        for file in files
+    ]
+
+
+def _up_to_date(output: Path, stamp: Path, inputs: str) -> Run | None:
+    """The run that made ``output``, if ``stamp`` tells of that one, and of the same inputs."""
+    if not (output.is_file() and stamp.is_file()):
+        return None
+    try:
+        made = json.loads(stamp.read_text(encoding="utf-8"))
+        # Two runs with other parameters that end at once may leave the output of one, the stamp of
+        # the other.
+        if (made["inputs"], made["output"]) != (inputs, digest_of_file(output)):
+            return None
+        run: dict[str, Any] = made["run"]
+        return Run(run["notebook"], run["seconds"], run["peak_mb"], skipped=True)
+    except (ValueError, KeyError, TypeError):  # damaged, or of another edition
+        return None
+
+
+def _prepare_model(parameters: Mapping[str, Any]) -> None:
+    """Make the default model here, where its bars are seen: a kernel puts them on the page."""
+    if "model" in parameters:
+        from ..models import loading  # here: it needs torch
+
+        if parameters["model"] == loading.DEFAULT_MODEL:
+            loading.default_checkpoint()
+
+
+# -- execution -------------------------------------------------------------------------------------
+
+
+def _execute_or_keep(
+    path: Path, running: Path, failed: Path, parameters: Mapping[str, Any], progress: bool
+) -> float:
+    """Execute; if that fails, keep what ran as ``failed`` and tell which cell it was."""
+    from nbclient.exceptions import DeadKernelError
+    from papermill import PapermillExecutionError
+
+    try:
+        return _execute(path, running, parameters, progress)
+    except (PapermillExecutionError, DeadKernelError) as error:
+        running.replace(failed)
+        where = f"{path.name}, {_failure(failed, error)}"
+        raise NotebookFailed(f"{where}\nWhat ran is in {failed}") from None
+
+
+def _execute(path: Path, running: Path, parameters: Mapping[str, Any], progress: bool) -> float:
     """Run all cells; return the largest memory of the kernel and its children, in MB."""
     import papermill
 
-    children = functools.partial(psutil.Process().children, recursive=True)
-    others, peak = set(children()), 0
-    options = {
-        "kernel_name": "python3",
-        "progress_bar": progress,
-        "extra_arguments": ["--log-level=CRITICAL"],
-    }
-    # First in the search path, so that a kernel which the reader registered under that name is not taken.
-    search = os.pathsep.join(
-        filter(None, [f"{sys.prefix}/share/jupyter", os.environ.get("JUPYTER_PATH")])
-    )
+    # First in the search path, so that a kernel which the reader registered under that name is not
+    # taken.
+    search = [f"{sys.prefix}/share/jupyter", os.environ.get("JUPYTER_PATH", "")]
+    variables = QUIET | short_waits() | {"JUPYTER_PATH": os.pathsep.join(filter(None, search))}
+    kernel = _Descendants()
     # In a thread, because in the main one nbclient takes Ctrl-C to itself: here it ends the build.
-    with patch.dict(os.environ, QUIET | {"JUPYTER_PATH": search}), ThreadPoolExecutor(1) as thread:
+    with environment(variables), ThreadPoolExecutor(1) as thread:
         job = thread.submit(
-            papermill.execute_notebook, str(path), str(running), parameters, **options
+            papermill.execute_notebook,
+            str(path),
+            str(running),
+            dict(parameters),
+            kernel_name="python3",
+            progress_bar=progress,
+            extra_arguments=["--log-level=CRITICAL"],
         )
         try:
-            while not job.done():
-                with suppress(psutil.NoSuchProcess):  # one ended since it was listed
-                    peak = max(
-                        peak, sum(process.memory_info().rss for process in set(children()) - others)
-                    )
-                time.sleep(0.2)
+            peak = kernel.peak_memory_until(job)
         except BaseException:
-            for process in set(children()) - others:
-                process.kill()
+            kernel.kill()
             raise
         job.result()
     return peak / 2**20
 
 
+class _Descendants:
+    """Processes that this one has started since: the kernel, and what it starts."""
+
+    def __init__(self) -> None:
+        self.before = self._all()
+
+    def _all(self) -> set[psutil.Process]:
+        return set(psutil.Process().children(recursive=True))
+
+    def peak_memory_until(self, job: Future) -> int:
+        """The largest memory of all together until the job is done, in bytes."""
+        peak = 0
+        while not job.done():
+            with suppress(psutil.NoSuchProcess):  # one ended since it was listed
+                new = self._all() - self.before
+                peak = max(peak, sum(process.memory_info().rss for process in new))
+            time.sleep(0.2)
+        return peak
+
+    def kill(self) -> None:
+        for process in self._all() - self.before:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
 def _failure(failed: Path, error: Exception) -> str:
     """Which cell of the source failed, and how."""
     added = {"papermill-error-cell-tag", "injected-parameters"}
-    cells = [cell for cell in _cells(failed) if not added & set(cell.metadata.get("tags", []))]
-    at = max(
-        (i for i, c in enumerate(cells) if c.metadata.get("papermill", {}).get("start_time")),
-        default=0,
-    )
-    line = (cells[at].source.strip().splitlines() or [""])[0]
-    what = (
-        f"{error.ename}: {error.evalue}"
-        if hasattr(error, "ename")
-        else "the kernel died, most often for lack of memory"
-    )
-    return f"cell {at + 1} ({line}): {what}"
-
-
-def _cells(path: Path) -> list:
-    import nbformat  # here, like papermill above: notebooks import this module, and need neither
-
-    return nbformat.read(path, as_version=4).cells
-
-
-def _declared(path: Path) -> list[str]:
-    """Names annotated in the cell tagged ``parameters``."""
-    source = "\n".join(
-        cell.source for cell in _cells(path) if "parameters" in cell.metadata.get("tags", [])
-    )
-    return [s.target.id for s in ast.parse(source).body if isinstance(s, ast.AnnAssign)]
-
-
-def _profile(path: Path, profile: str) -> dict:
-    """Parameters of a profile for one notebook: the common ones, and its own under ``notebooks: {name: ...}``."""
-    file = path.parent / "profiles" / f"{profile}.yml"
-    if not file.is_file():
-        names = ", ".join(sorted(other.stem for other in file.parent.glob("*.yml"))) or "none"
-        raise ValueError(f"There is no profile {profile!r} in {file.parent}. Profiles: {names}.")
-    common = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    own = common.pop("notebooks", {})
-    known = {other.stem: _declared(other) for other in sorted(path.parent.glob("*.ipynb"))}
-    _refuse_unknown(
-        common, sorted({name for names in known.values() for name in names}), where=f"{file}: "
-    )
-    for notebook, values in own.items():
-        _refuse_unknown(values, known.get(notebook, ()), where=f"{file}, {notebook}: ")
-    return common | own.get(path.stem, {})
-
-
-def time_table(runs: Sequence[Run]) -> str:
-    """Time and peak memory of each run and of all, as lines of text."""
-    total = Run("all", sum(run.seconds for run in runs), max(run.peak_mb for run in runs))
-    table = pd.DataFrame([*runs, total]).replace({"skipped": {True: "yes", False: ""}})
-    table.columns = ["", "time (s)", "peak memory (MB)", "up to date"]
-    return table.to_string(index=False, float_format="{:,.0f}".format)
+    cells = [cell for cell in cells_of(failed) if not added & set(cell.metadata.get("tags", []))]
+    started = [i for i, c in enumerate(cells) if c.metadata.get("papermill", {}).get("start_time")]
+    at = max(started, default=0)
+    first_line = (cells[at].source.strip().splitlines() or [""])[0]
+    what = "the kernel died, most often for lack of memory"
+    if hasattr(error, "ename") and hasattr(error, "evalue"):
+        what = f"{error.ename}: {error.evalue}"
+    return f"cell {at + 1} ({first_line}): {what}"

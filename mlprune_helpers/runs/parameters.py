@@ -2,139 +2,391 @@
 
 from __future__ import annotations
 
+import ast
+import datetime
 import difflib
+import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from ..data.languages import LANGUAGES
 from ..data.tasks import TASKS
 from ..pruning.sparsity import parse_sparsity
 
-ARMS = (
-    "translation",
-    "mismatched",
-    "monolingual",
-    "magnitude",
-    "random",
-)  # what chapters prune with and compare
+#: What chapters prune with and compare.
+ARMS = ("translation", "mismatched", "monolingual", "magnitude", "random")
 
 
-#: By name: type, test of a value that has it (false or ValueError: refused), and what is allowed in words.
-DOMAINS: dict[str, tuple[object, Callable[[typing.Any], bool], str]] = {
-    **{
-        name: (
-            list[str],
-            lambda given, known=frozenset(known): (
-                set(given) - {"en"} and len(set(given)) == len(given) and set(given) <= known
-            ),
-            f"a list without repetition of {', '.join(known)}"
-            + (", at least one besides en" if known is LANGUAGES else ""),
-        )
-        for name, known in {"languages": LANGUAGES, "tasks": TASKS, "arms": ARMS}.items()
-    },
-    **{x: (int, lambda n: n > 0, "a whole number from 1") for x in ("shots", "max_new_tokens")},
-    **{x: (int, lambda n: n > 1, "a whole number from 2") for x in ("n_prompts", "n_sentences")},
-    "seed": (int, lambda n: n >= 0, "a whole number from 0"),
-    "limit": (
-        int | None,
-        lambda n: n is None or n >= 1,
-        "a whole number from 1, or none for all rows",
-    ),
-    "model": (
+class Domain(Protocol):
+    """What a parameter may be: its type, and which values of that type."""
+
+    @property
+    def kind(self) -> object:
+        """The type, as an annotation: ``int``, ``str | None``, ``list[str]``."""
+
+    @property
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+
+    def fits(self, value: Any) -> bool:
+        """Whether a value of the type is allowed; may raise ValueError instead of saying no."""
+
+
+@dataclass(frozen=True)
+class WholeNumber:
+    """A whole number.
+
+    Attributes:
+        at_least: The smallest.
+        none: What none stands for, where it is allowed.
+    """
+
+    at_least: int
+    none: str | None = None
+
+    @property
+    def kind(self) -> object:
+        return int if self.none is None else int | None
+
+    @property
+    def allowed(self) -> str:
+        also_none = "" if self.none is None else f", or none for {self.none}"
+        return f"a whole number from {self.at_least}{also_none}"
+
+    def fits(self, value: int | None) -> bool:
+        return value is None or value >= self.at_least
+
+
+@dataclass(frozen=True)
+class Names:
+    """A list of names, none of them twice.
+
+    Attributes:
+        known: Returns the names there are, asked at every check: what a reader has declared by then
+            is legal.
+        besides: A name that is not enough by itself.
+        advice: How to get other names.
+    """
+
+    known: Callable[[], Collection[str]]
+    besides: str | None = None
+    advice: str = ""
+
+    @property
+    def kind(self) -> object:
+        return list[str]
+
+    @property
+    def allowed(self) -> str:
+        more = "" if self.besides is None else f", at least one besides {self.besides}"
+        return f"a list without repetition of {', '.join(self.known())}{more}{self.advice}"
+
+    def fits(self, value: list[str]) -> bool:
+        chosen = set(value)
+        enough = bool(chosen - {self.besides})
+        return enough and len(chosen) == len(value) and chosen <= set(self.known())
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value of any type, with a check of one's own."""
+
+    kind: object
+    allowed: str
+    fits: Callable[[Any], bool]
+
+
+def _registered_methods() -> Collection[str]:
+    """Names in ``METHODS``, as far as this process has loaded them: whoever registered one has."""
+    methods = sys.modules.get("mlprune_helpers.pruning.methods")
+    return () if methods is None else methods.METHODS
+
+
+def _arms() -> list[str]:
+    return [*ARMS, *(name for name in _registered_methods() if name not in ARMS)]
+
+
+def _is_method(name: str) -> bool:
+    known = _registered_methods()  # if none is loaded, `prune` refuses what there is not
+    return name in known if known else name.isidentifier()
+
+
+def _is_source(source: str) -> bool:
+    return source in ("builtin", "hub") or Path(source).expanduser().is_dir()
+
+
+def _is_given(text: str | None) -> bool:
+    return text is None or bool(text.strip())
+
+
+def _is_sparsity(sparsity: float | str) -> bool:
+    parse_sparsity(sparsity)
+    return True
+
+
+#: Parameters of the book by name.  Your own may have domains too: DOMAINS["depth"] = WholeNumber(1)
+DOMAINS: dict[str, Domain] = {
+    "model": Value(
         str,
-        bool,
         "'gemma-3-270m', the folder of a checkpoint, or a hub id such as 'bigscience/bloom-560m'",
+        _is_given,
     ),
-    "source": (
-        str,
-        lambda x: x in ("builtin", "hub") or Path(x).expanduser().is_dir(),
-        "'builtin', 'hub', or a folder that exists",
+    "languages": Names(LANGUAGES.keys, besides="en"),
+    "source": Value(str, "'builtin', 'hub', or a folder that exists", _is_source),
+    "parallel": Value(
+        str | None,
+        "the name of a set of parallel sentences, or none where the source has only one",
+        _is_given,
     ),
-    "sparsity": (
-        float | str,
-        lambda s: parse_sparsity(s) is not None,
-        "a share from 0 to below 1, or 'n:m' such as '2:4'",
+    "tasks": Names(TASKS.keys, advice="; or declare your own in TASKS, above the parameters"),
+    "arms": Names(_arms),
+    "method": Value(str, "the name of a method in METHODS, such as 'wanda'", _is_method),
+    "n_prompts": WholeNumber(2),
+    "n_sentences": WholeNumber(2),
+    "shots": WholeNumber(1),
+    "max_new_tokens": WholeNumber(1),
+    "limit": WholeNumber(1, none="all rows"),
+    "sparsity": Value(
+        float | str, "a share from 0 to below 1, or 'n:m' such as '2:4'", _is_sparsity
     ),
-    "output_dir": (str, bool, "the path of a folder, which is made if need be"),
+    "seed": WholeNumber(0),
+    "output_dir": Value(str, "the path of a folder, which is made if need be", _is_given),
 }
 
 
-def check_parameters(namespace: dict) -> dict:
-    """Check a notebook's parameters in the cell after them: ``globals().update(check_parameters(globals()))``.
+def check_parameters(namespace: dict[str, Any]) -> dict[str, Any]:
+    """Check a notebook's parameters, in the cell after them.
 
-    The annotated names in ``namespace`` are its parameters (``limit: int = 60``).  Each is returned as its type in
-    :data:`DOMAINS` or else its annotated one; lists (``'["fr", "sw"]'``, ``'fr,sw'``) and numbers given as text are read.
+    Lists and numbers given as text are read: ``'["fr", "sw"]'``, ``'fr,sw'``, ``'1e-1'``.  If there
+    are ``source`` and ``languages``, the source must have what the notebook needs of it, English
+    included, so that an impossible combination is refused before a model is loaded.
 
-    Raises ValueError, saying what is allowed: a value of another type or outside of :data:`DOMAINS`; other plain
-    data in ``namespace``, which papermill put there under a name that is not declared.
+    Args:
+        namespace: ``globals()``.  Its annotated names are the parameters (``limit: int = 60``).
+
+    Returns:
+        Each parameter as the type that it has in :data:`DOMAINS`, or else its annotated one.
+
+    Raises:
+        ValueError: A value of another type or outside of its domain, with what is allowed; other
+            plain data in ``namespace``, which papermill put there under a name that is not
+            declared; a source that lacks a language, a task or a set.
+
+    Example:
+        >>> parameters = check_parameters(globals())
+        >>> globals().update(parameters)
     """
-    # From Python 3.14 on, annotations are made when asked for, by a function whose argument 1 asks for values.
-    make = namespace.get("__annotate__")
-    kinds = dict(make(1) if make else namespace.get("__annotations__", {}))
-    if (
-        "_parameters_checked" not in namespace
-    ):  # when cells are run again, the notebook's own variables are there too
-        plain = (bool, int, float, str, list, tuple, dict, types.NoneType)
-        given = {
-            name
-            for name, value in namespace.items()
-            if isinstance(value, plain) and not name.startswith("_")
-        }
-        _refuse_unknown(sorted(given - {"In", "Out"}), kinds)
-    checked = {
-        name: _checked(name, namespace[name], kind)
-        for name, kind in kinds.items()
-        if name in namespace
-    }
+    kinds = _annotations(namespace)
+    # When cells are run again, the notebook's own variables are there too.
+    if "_parameters_checked" not in namespace:
+        own = _variables_above(namespace.get("In", ()), kinds)
+        advice = " Variables of your own stand above the parameters, or below their check."
+        refuse_unknown(sorted(_plain_data(namespace) - own), kinds, advice=advice)
+    checked = {}
+    for name, kind in kinds.items():
+        if name in namespace:
+            checked[name] = _checked(name, namespace[name], kind)
+    _check_source(checked)
     namespace["_parameters_checked"] = True
     return checked
 
 
-def _refuse_unknown(names: Iterable[str], allowed: Collection[str], where: str = "") -> None:
+def refuse_unknown(
+    names: Iterable[object], allowed: Collection[str], *, where: str = "", advice: str = ""
+) -> None:
+    """Raise ValueError for the first of ``names`` that is not allowed, with the closest that is.
+
+    Args:
+        names: As they were given.
+        allowed: Names of parameters.
+        where: How the message begins.
+        advice: How it ends.
+    """
     for name in names:
         if name not in allowed:
-            close = difflib.get_close_matches(name, allowed, n=1)
-            meant = (
-                f" Did you mean {close[0]!r}?" if close else ""
-            ) + f" Parameters: {', '.join(allowed) or 'none'}."
-            raise ValueError(f"{where}There is no parameter {name!r}.{meant}")
+            close = difflib.get_close_matches(str(name), allowed, n=1)
+            meant = f" Did you mean {close[0]!r}?" if close else ""
+            listed = ", ".join(allowed) or "none"
+            raise ValueError(
+                f"{where}There is no parameter {name!r}.{meant} Parameters: {listed}.{advice}"
+            )
 
 
-def _checked(name: str, value: object, kind: object) -> object:
-    kind, fits, allowed = DOMAINS.get(
-        name, (kind, lambda value: True, getattr(kind, "__name__", str(kind)))
-    )
+def _annotations(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters and their types."""
+    # From Python 3.14 on, annotations are made when asked for; the argument 1 asks for values.
+    make = namespace.get("__annotate__")
+    kinds = make(1) if make else namespace.get("__annotations__", {})
+    # They are text below `from __future__ import annotations`.
+    return {
+        name: eval(kind, dict(namespace)) if isinstance(kind, str) else kind
+        for name, kind in kinds.items()
+    }
+
+
+def _plain_data(namespace: Mapping[str, Any]) -> set[str]:
+    """Names in a notebook that could come from papermill."""
+    plain = (bool, int, float, str, list, tuple, dict, types.NoneType)
+    ipython = {"In", "Out"}
+    return {
+        name
+        for name, value in namespace.items()
+        if isinstance(value, plain) and not name.startswith("_") and name not in ipython
+        if not _is_imported(name, value)
+    }
+
+
+def _is_imported(name: str, value: object) -> bool:
+    """Whether a table is the package's, such as TASKS where a task of one's own is declared."""
+    if not isinstance(value, (list, tuple, dict)):
+        return False
+    package = __name__.partition(".")[0]
+    modules = [module for key, module in sys.modules.items() if key.partition(".")[0] == package]
+    return any(vars(module).get(name) is value for module in modules)
+
+
+def _variables_above(cells: Iterable[str], parameters: Collection[str]) -> set[str]:
+    """Names that cells above the parameters gave a value to, such as parts of a task of one's own.
+
+    Args:
+        cells: Sources, in the order in which they ran.
+        parameters: Their names.
+    """
+    found: set[str] = set()
+    for source in cells:
+        try:
+            statements = ast.parse(source).body
+        except SyntaxError:
+            continue
+        if declared_names(statements) & set(parameters):
+            return found
+        for node in ast.walk(ast.Module(statements, [])):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+            if isinstance(node, ast.alias):
+                found.add(node.asname or node.name)
+    return set()  # they were not declared in a cell
+
+
+def declared_names(statements: Iterable[ast.stmt]) -> set[str]:
+    """Names that statements annotate: the parameters, if they are those of their cell."""
+    annotated = (statement for statement in statements if isinstance(statement, ast.AnnAssign))
+    return {a.target.id for a in annotated if isinstance(a.target, ast.Name)}
+
+
+def _checked(name: str, value: object, annotated: Any) -> object:
+    domain = DOMAINS.get(name)
+    kind = annotated if domain is None else domain.kind
     with suppress(ValueError):
         result = _coerced(value, kind)
-        if fits(result):
+        if domain is None or domain.fits(result):
             return result
-    raise ValueError(f"{name} is {value!r}. Allowed: {allowed}.")
+    allowed = getattr(kind, "__name__", str(kind)) if domain is None else domain.allowed
+    raise ValueError(f"{name} is {value!r}. Allowed: {allowed}.{_yaml_hint(value, kind)}")
 
 
-def _coerced(value: object, kind: object) -> object:
+def _check_source(parameters: Mapping[str, Any]) -> None:
+    if not {"source", "languages"} <= parameters.keys():
+        return
+    from ..data import sources  # here: the library under it takes half a second to load
+
+    others = [language for language in parameters["languages"] if language != "en"]
+    sources.check_source(
+        parameters["source"],
+        ["en", *others],
+        parameters.get("tasks", ()),
+        parameters.get("parallel"),
+    )
+
+
+# -- from what was given to the type that is meant -------------------------------------------------
+
+
+def _coerced(value: Any, kind: Any) -> Any:
     """``value`` as the type ``kind``, or ValueError."""
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        for option in sorted(
-            typing.get_args(kind), key=lambda option: option is str
-        ):  # text if nothing else fits
-            with suppress(ValueError):
-                return _coerced(value, option)
-    elif typing.get_origin(kind) is list:
-        if isinstance(value, str):
-            value = [part.strip(" '\"") for part in value.strip(" []").split(",") if part.strip()]
-        if isinstance(value, (list, tuple)):
-            return [_coerced(item, *typing.get_args(kind)) for item in value]
-    elif type(value) is kind:
+        return _one_of(value, typing.get_args(kind))
+    if typing.get_origin(kind) is list:
+        return _list(value, *typing.get_args(kind))
+    if type(value) is kind:
         return value
-    elif kind in (int, float) and type(value) in (int, str):
-        return kind(value)
-    elif isinstance(value, str):
-        meant = {"true": True, "false": False, "none": None, "null": None}.get(
-            value.strip().lower(), value
-        )
-        if type(meant) is kind:
-            return meant
+    if kind is int:
+        return _whole_number(value)
+    if kind is float and type(value) in (int, str):
+        return float(value)
+    if kind in (bool, types.NoneType) and isinstance(value, str):
+        return _word(value, kind)
     raise ValueError
+
+
+def _one_of(value: Any, kinds: Iterable[Any]) -> Any:
+    for kind in sorted(kinds, key=lambda kind: kind is str):  # text if nothing else fits
+        with suppress(ValueError):
+            return _coerced(value, kind)
+    raise ValueError
+
+
+def _list(value: Any, kind: Any) -> list:
+    if isinstance(value, str):
+        parts = value.strip(" []").split(",")
+        value = [part.strip(" '\"") for part in parts if part.strip()]
+    if not isinstance(value, (list, tuple)):
+        raise ValueError
+    return [_coerced(item, kind) for item in value]
+
+
+def _whole_number(value: Any) -> int:
+    if type(value) not in (int, float, str):
+        raise ValueError
+    with suppress(ValueError):
+        if type(value) is not float:
+            return int(value)
+    number = float(value)  # YAML reads 1e3 as text
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
+
+
+def _word(value: str, kind: type) -> Any:
+    words: dict[str, Any] = {"none": None, "null": None}
+    words |= dict.fromkeys(("true", "yes", "on"), True)
+    words |= dict.fromkeys(("false", "no", "off"), False)
+    meant = words.get(value.strip().lower(), value)
+    if not isinstance(meant, kind):
+        raise ValueError
+    return meant
+
+
+def _yaml_hint(value: object, kind: Any) -> str:
+    """A sentence on what YAML makes of text without quotes, where that may be the cause."""
+    kinds = {*typing.get_args(kind), kind}
+    if str not in kinds:
+        return ""
+    for item in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(item, bool):
+            return (
+                " In YAML, no, off, yes and on stand in quotes where they are text: "
+                "without them they are read as false and true."
+            )
+        pattern = _pattern_read_as(item)
+        is_number = isinstance(item, (int, float)) and float not in kinds
+        if pattern or is_number or isinstance(item, datetime.date):
+            example = f": without them, {pattern} is read as {item}" if pattern else ""
+            return (
+                " In YAML, text that looks like a number, a time or a date stands in quotes"
+                f"{example}."
+            )
+    return ""
+
+
+def _pattern_read_as(item: object) -> str | None:
+    """The n:m that YAML takes for ``item`` seconds, minutes and seconds being separated so."""
+    if not isinstance(item, int):
+        return None
+    n, m = divmod(item, 60)
+    return f"{n}:{m}" if 0 < n < m else None

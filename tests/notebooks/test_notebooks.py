@@ -1,4 +1,4 @@
-"""Every notebook as it is stored, and executed in the profile ``smoke`` on the real default model."""
+"""Every notebook as it is stored, and executed in profile ``smoke`` on the default model."""
 
 import ast
 import re
@@ -52,11 +52,24 @@ def test_parameters_are_declared_once_and_checked_in_the_next_cell(path):
     statements = ast.parse(cells[at].source).body
     assert all(isinstance(statement, ast.AnnAssign) for statement in statements)
     names = [statement.target.id for statement in statements]
-    assert set(names) <= set(DOMAINS), "names are the same throughout the book: add new ones to runs.DOMAINS"
+    assert set(names) <= set(DOMAINS), (
+        "names are the same throughout the book: add new ones to DOMAINS"
+    )
     # papermill reads the cell line by line, and warns of names it does not find.
     assert set(papermill.inspect_notebook(str(path))) == set(names)
     assert "check_parameters(globals())" in cells[at + 1].source
     assert "parameters" in ast.unparse(ast.parse(cells[at + 1].source))
+
+
+@every_notebook
+def test_data_are_those_of_the_parameters_and_checked_before_the_model_is_loaded(path):
+    code = [cell.source for cell in read(path).cells if cell.cell_type == "code"]
+    (checked, *_) = (i for i, source in enumerate(code) if "check_parameters(globals())" in source)
+    (model, *_) = (i for i, source in enumerate(code) if "load_model(model)" in source)
+    assert checked < model
+    calls = re.findall(r"load_parallel\((.*)\)", "\n".join(code))
+    assert calls
+    assert all("source, name=parallel" in call for call in calls)
 
 
 @every_notebook

@@ -5,7 +5,10 @@ import pytest
 from check_site import check_notebook, check_site
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-GOOD = '<h1 id="top-of-it">Title</h1> <a href="#top-of-it">up</a> <a href="other.html#there">on</a> <img src="a.png" alt="A">'
+GOOD = (
+    '<h1 id="top-of-it">Title</h1> <a href="#top-of-it">up</a> '
+    '<a href="other.html#there">on</a> <img src="a.png" alt="A">'
+)
 
 
 def site_of(tmp_path, body: str) -> list[str]:
@@ -64,19 +67,28 @@ def ran(*outputs, **metadata):
 
 
 TEXT = new_output("stream", name="stdout", text="1")
-WIDGET = new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {}, "text/plain": "scoring: 0%"})
+WIDGET = new_output(
+    "display_data",
+    data={"application/vnd.jupyter.widget-view+json": {}, "text/plain": "scoring: 0%"},
+)
 FIGURE = new_output("display_data", data={"image/png": "", "text/plain": "<Figure>"})
 
 
 def test_sound_notebook_passes(tmp_path):
-    assert notebook_of(tmp_path, ran(TEXT), ran(), ran(FIGURE, mystnb={"image": {"alt": "A line."}})) == []
+    assert (
+        notebook_of(tmp_path, ran(TEXT), ran(), ran(FIGURE, mystnb={"image": {"alt": "A line."}}))
+        == []
+    )
 
 
 @pytest.mark.parametrize(
     ("cell", "problem"),
     [
         (new_code_cell("1"), "did not run"),
-        (ran(new_output("error", ename="KeyError", evalue="", traceback=[])), r"shows a traceback (KeyError)"),
+        (
+            ran(new_output("error", ename="KeyError", evalue="", traceback=[])),
+            r"shows a traceback (KeyError)",
+        ),
         (ran(new_output("stream", name="stderr", text="a warning")), "error output: a warning"),
         (ran(WIDGET), "a widget, which a page cannot show: scoring: 0%"),
         (ran(papermill={"exception": True}), "papermill reports an error"),

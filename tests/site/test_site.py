@@ -1,8 +1,10 @@
-"""The repository's address is the same everywhere, and the site builds from the notebooks in profile ``smoke``."""
+"""The repository's address is the same everywhere, and the site builds in profile ``smoke``."""
 
 import json
 import re
+import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,10 +32,34 @@ def test_install_cell_names_the_repository(path):
     assert re.search(rf"git\+{re.escape(REPOSITORY)}(?![\w-])", first)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CITATION.cff", "book/intro.md", "book/reproducibility.md", "book/corpus.md"])
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "CITATION.cff", "book/intro.md", "book/reproducibility.md", "book/corpus.md"],
+)
 def test_links_go_to_this_repository(name):
-    owners = re.findall(r"https://github\.com/[\w.-]+/multilingual[\w-]*", (ROOT / name).read_text())
+    owners = re.findall(
+        r"https://github\.com/[\w.-]+/multilingual[\w-]*", (ROOT / name).read_text()
+    )
     assert set(owners) <= {REPOSITORY}
+
+
+def test_a_second_build_into_one_folder_waits_for_the_first(tmp_path, monkeypatch):
+    steps = []
+
+    def stage(build, source, root):
+        steps.append("begin")
+        time.sleep(0.2)
+        steps.append("end")
+        raise BuildFailed("enough")
+
+    def build_once(_):
+        with pytest.raises(BuildFailed, match="enough"):
+            build_site(tmp_path / "build")
+
+    monkeypatch.setattr("build._stage", stage)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(build_once, range(2)))
+    assert steps == ["begin", "end"] * 2
 
 
 @pytest.mark.slow
@@ -42,10 +68,16 @@ def test_site_builds_and_passes_its_check(monkeypatch):
     build = Path("_build/smoke")
     run_book(chapters(), build.name, build.parent)
     first_page = build_site(build)
-    pages = {path.relative_to(build / "html").as_posix() for path in (build / "html").rglob("*.html")}
+    pages = {
+        path.relative_to(build / "html").as_posix() for path in (build / "html").rglob("*.html")
+    }
     assert {f"notebooks/{path.stem}.html" for path in chapters()} | {"book/intro.html"} <= pages
     text = (build / "html" / "notebooks" / f"{chapters()[0].stem}.html").read_text()
-    assert f"{REPOSITORY.replace('github.com', 'colab.research.google.com/github')}/blob/main/notebooks/" in text
+    assert (
+        REPOSITORY.replace("github.com", "colab.research.google.com/github")
+        + "/blob/main/notebooks/"
+        in text
+    )
 
     built = first_page.stat().st_mtime_ns
     build_site(build)
