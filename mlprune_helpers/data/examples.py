@@ -140,4 +140,4 @@ def _checked_label(task: Task, value: object, where: str) -> int:
 
 
 def _told(labels: Sequence[str]) -> str:
-    return ", ".join(f"{number} ({name})" for number, name in enumerate(labels))
+    return f"0 to {len(labels) - 1}, or a name: {', '.join(labels)}"

@@ -83,7 +83,9 @@ class Task:
             empty = "splits" if self.fields else "fields"
             raise ValueError(f"{empty} is empty; needed: at least one.")
         if taken := [name for name in self.fields if name in RESERVED]:
-            raise ValueError(f"fields has {taken[0]!r}; every row has {', '.join(RESERVED)} anyway.")
+            raise ValueError(
+                f"fields has {taken[0]!r}; every row has {', '.join(RESERVED)} anyway."
+            )
         if odd := [name for name in self.fields if set(name) & set("{}[].:!") or name.isdigit()]:
             raise ValueError(f"field {odd[0]!r} cannot stand in a gap: use letters.")
         if strange := [name for name in self.answers if name not in self.fields]:
@@ -113,7 +115,9 @@ class Task:
             check_template(given, self.labels, self.fields, f"Template {name!r}")
             return
         if not isinstance(given, Mapping) or not given:
-            raise TypeError(f"Template {name!r} is {given!r}; needed: a template, or one a language.")
+            raise TypeError(
+                f"Template {name!r} is {given!r}; needed: a template, or one a language."
+            )
         if unknown := [code for code in given if code not in LANGUAGES]:
             raise ValueError(
                 f"Template {name!r} is given for {unknown[0]!r}; needed: a prompt and choices, or those by "
@@ -166,7 +170,9 @@ def _checked_names(given: object, name: str) -> tuple[str, ...]:
 def _by_name(templates: object) -> dict[str, Any]:
     """A copy of the templates by name, where there may be only one, without a name."""
     if not isinstance(templates, Mapping):
-        raise TypeError(f"templates is {templates!r}; needed: a prompt and choices, or those by name.")
+        raise TypeError(
+            f"templates is {templates!r}; needed: a prompt and choices, or those by name."
+        )
     named = _plain(templates)
     if _is_one(named):
         named = {"paper": named}
@@ -263,7 +269,9 @@ def _declarations() -> dict[str, Task]:
         for name in ("tasks.yml", "templates.yml")
     )
     return {
-        name: Task(**declared | {"templates": templates[declared["templates"]]}, **_FUNCTIONS.get(name, {}))
+        name: Task(
+            **declared | {"templates": templates[declared["templates"]]}, **_FUNCTIONS.get(name, {})
+        )
         for name, declared in tasks.items()
     }
 
