@@ -27,6 +27,9 @@ DEV_LINES = {"sentences": 140, "ntrex": 600}
 
 HUB_SETS = ("ntrex", "flores_plus")
 
+#: What the splits are called in FLORES+.  They are of different documents.
+FLORES_PARTS = {"dev": ["dev"], "test": ["devtest"], None: ["dev", "devtest"]}
+
 
 def load_parallel(
     languages: Sequence[str],
@@ -54,12 +57,12 @@ def load_parallel(
     languages = checked_languages(languages)
     if split not in (None, "dev", "test"):
         raise DataError(f"split is {split!r}; allowed: 'dev', 'test', or None for both.")
-    sentences = (
-        _hub_sentences(languages, name, split)
-        if _is_hub(source)
-        else _folder_sentences(languages, source, name)
-    )
-    return sentences.in_split(split)
+    if not _is_hub(source):
+        return _folder_sentences(languages, source, name).in_split(split)
+    _check_hub_set(name)
+    if name == "flores_plus":
+        return _flores_plus(languages, FLORES_PARTS[split])
+    return _line_by_line("ntrex", _ntrex(languages)).in_split(split)
 
 
 def load_task(
@@ -209,13 +212,6 @@ def _folder_sentences(languages: list[str], source: Source, name: str | None) ->
     )
 
 
-def _hub_sentences(languages: list[str], name: str | None, split: str | None) -> _Sentences:
-    _check_hub_set(name)
-    if name == "flores_plus":
-        return _flores_plus(languages, ["dev"] if split == "dev" else ["dev", "devtest"])
-    return _line_by_line("ntrex", _ntrex(languages))
-
-
 def _line_by_line(name: str, columns: dict[str, list[str]]) -> _Sentences:
     """A set of which line n says the same in every language."""
     lengths = {language: len(lines) for language, lines in columns.items()}
@@ -237,8 +233,10 @@ def _ntrex(languages: list[str]) -> dict[str, list[str]]:
     return {code: _checked_sentences(raw[NTREX_CODES[code]], "NTREX", code) for code in languages}
 
 
-def _flores_plus(languages: list[str], parts: list[str]) -> _Sentences:
-    """FLORES+, whose sentences are known by their ``id``; a split is a part of its own."""
+def _flores_plus(languages: list[str], parts: list[str]) -> Dataset:
+    """FLORES+, whose sentences are known by their ``id``."""
+    from datasets import Dataset
+
     ids: list[str] = []
     columns: dict[str, list[str]] = {}
     for language in languages:
@@ -253,8 +251,7 @@ def _flores_plus(languages: list[str], parts: list[str]) -> _Sentences:
                 f"flores_plus has other sentences in {language!r} than in {languages[0]!r}: leave one out."
             )
         columns[language] = _checked_sentences(found.values(), "flores_plus", language)
-    n_dev = sum(each.startswith("flores-dev-") for each in ids)
-    return _Sentences("flores_plus", ids, columns, n_dev)
+    return Dataset.from_dict({"id": ids, **columns})
 
 
 def _checked_sentences(sentences: Iterable[object], name: str, language: str) -> list[str]:
