@@ -1,6 +1,7 @@
 import re
 import warnings
 
+import datasets
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -120,3 +121,56 @@ def test_wrong_demonstrations_are_refused(parallel, arguments, error, message):
 def test_translation_prompt_follows_its_demonstrations(parallel):
     (shown,) = mh.build_demonstrations(parallel, "fr", "en", n_prompts=1)
     assert mh.translation_prompt("Bonjour.", "fr", "en", shown) == f"{shown}French: Bonjour.\nEnglish:"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(shots="4"), "shots is '4'.*whole numbers"),
+        (dict(shots=True), "shots is True"),
+        (dict(n_prompts=2.0), r"n_prompts 2\.0"),
+        (dict(seed=-1), "seed is -1"),
+        (dict(seed="a"), "seed is 'a'"),
+        (dict(target="en"), "source and target are both 'en'"),
+        (dict(target="id"), "The column 'id' has the rows' ids, not Indonesian"),
+        (dict(shots=200), "200 shots asked, but there are only 40 sentences"),
+    ],
+)
+def test_values_of_another_type_are_refused(parallel, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        mh.build_demonstrations(parallel, "en", **arguments)
+
+
+@pytest.mark.parametrize("make", [dict, lambda rows: rows.to_pandas(), list])
+def test_what_is_no_data_set_is_refused(parallel, make):
+    with pytest.raises(TypeError, match="parallel is .*from load_parallel"):
+        mh.build_demonstrations(make(parallel), "en")
+
+
+@pytest.mark.parametrize("blank", [None, "", " "])
+def test_a_missing_sentence_is_named(blank):
+    rows = datasets.Dataset.from_dict({"en": ["a", "b"], "fr": ["c", blank]})
+    with pytest.raises(DataError, match="Sentence 1 in 'fr' is"):
+        mh.build_demonstrations(rows, "en", "fr", shots=1, n_prompts=1)
+
+
+def test_indonesian_sentences_stand_in_their_column(tmp_path):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "id.txt").write_text("satu\ndua")
+    rows = mh.load_parallel(["id"], tmp_path)
+    (prompt,) = mh.build_demonstrations(rows, "id", shots=2, n_prompts=1)
+    assert sorted(prompt.splitlines()) == ["Indonesian: dua", "Indonesian: satu"]
+
+
+def test_translation_prompts_are_checked():
+    with pytest.raises(TypeError, match="sentence is None"):
+        mh.translation_prompt(None, "fr", "en")
+    with pytest.raises(DataError, match="language 'xx'; allowed"):
+        mh.translation_prompt("a", "fr", "xx")
+
+
+@pytest.mark.parametrize("value", [None, 1, ""])
+def test_task_rows_are_checked_before_they_are_asked(value):
+    rows = [{"premise": "a", "hypothesis": value}]
+    with pytest.raises(DataError, match="nli, row 0: hypothesis is"):
+        mh.task_prompts("nli", rows)
