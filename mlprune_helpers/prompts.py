@@ -2,57 +2,77 @@
 
 from __future__ import annotations
 
-import string
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .data.languages import LANGUAGES, DataError
-from .data.tasks import TASKS
+from .data.checks import checked_count, checked_text, shown, whole_number
+from .data.examples import check_fields, checked_examples
+from .data.languages import DataError, language_name
+from .data.tasks import Row, Task, declared_task
+from .data.templates import Filler, Template, check_template, selector
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 PAIRINGS = ("aligned", "mismatched", "blocks")
 
 
+# -- demonstrations --------------------------------------------------------------------------------
+
+
 def build_demonstrations(
-    parallel, source: str, target: str | None = None, *, shots: int = 4, n_prompts: int = 32,
-    pairing: str = "aligned", seed: int = 0, separator: str = "\n",
-) -> list[str]:  # fmt: skip
+    parallel: Dataset,
+    source: str,
+    target: str | None = None,
+    *,
+    shots: int = 4,
+    n_prompts: int = 32,
+    pairing: str = "aligned",
+    seed: int = 0,
+    separator: str = "\n",
+) -> list[str]:
     """Few-shot prompts of ``shots`` sentences each, in one language or as translation pairs.
 
-    Translation: ``French: …<sep>English: …<sep>`` ``shots`` times; monolingual: ``French: …<sep>`` (arXiv
-    2409.16911).  The same ``seed``, ``shots`` and ``n_prompts`` choose the same sentences in every form, so forms
-    differ in nothing but their form.  Prompts share no sentence while the supply lasts; past that a warning says so.
+    Translation: ``French: …<sep>English: …<sep>`` ``shots`` times; monolingual: ``French: …<sep>``
+    (arXiv 2409.16911).  The same ``seed``, ``shots`` and ``n_prompts`` choose the same sentences in
+    every form, so forms differ in nothing but their form.  Prompts share no sentence while the
+    supply lasts; past that a warning says so.
 
-    ``parallel``: from :func:`load_parallel`.  ``target`` None: monolingual.  ``pairing``: ``"aligned"``;
-    ``"mismatched"``, both languages, but every sentence stands with the partner of one from another prompt, so no
-    prompt holds a translation (a lone prompt has its own partners in another order); ``"blocks"``, those same sentences,
-    first all of the source, then all of the target.  ``separator``: the published code has the end-of-sequence token.
+    Args:
+        parallel: From :func:`load_parallel`.
+        source: Code of a language, a column of ``parallel``.
+        target: Code of another, or None: monolingual.
+        shots: Sentences, or pairs, a prompt.
+        n_prompts: How many prompts.
+        pairing: ``"aligned"``; ``"mismatched"``, both languages, but every sentence stands with the
+            partner of one from another prompt, so no prompt holds a translation (a lone prompt has
+            its own partners in another order); ``"blocks"``, those same sentences, first all of the
+            source, then all of the target.
+        seed: Chooses the sentences.
+        separator: After each sentence; the published code has the end-of-sequence token.
+
+    Raises:
+        DataError: A language is missing, or there are fewer sentences than shots.
+        TypeError: ``parallel`` is no data set, or ``separator`` no text.
+        ValueError: Something else is not allowed.
     """
-    if pairing not in PAIRINGS or (pairing != "aligned" and target is None):
-        raise ValueError(
-            f"pairing is {pairing!r}; allowed: {', '.join(PAIRINGS)}, and without a target only 'aligned'."
-        )
-    if shots < 1 or n_prompts < 1:
-        raise ValueError(f"shots is {shots} and n_prompts {n_prompts}; both must be at least 1.")
-    for language in (source, target):
-        if language is not None and language not in parallel.column_names:
-            raise DataError(
-                f"No column {language!r} in these sentences; they have {parallel.column_names}."
-            )
-    chosen = _choose(len(parallel), shots, n_prompts, seed)
+    _check_form(source, target, pairing, separator)
+    _check_counts(shots, n_prompts)
+    seed = checked_count(seed, "seed", 0)
+    first = _sentences(parallel, source)
+    second = None if target is None else _sentences(parallel, target)
+    chosen = _choose(len(first), shots, n_prompts, seed)
     partners = chosen if pairing == "aligned" else _partners(chosen)
-    first = list(parallel[source])
-    second = list(parallel[target]) if target else None
     prompts = []
     for own, other in zip(chosen, partners):
-        lines = [f"{LANGUAGES[source]}: {first[i]}{separator}" for i in own]
-        if target:
-            replies = [f"{LANGUAGES[target]}: {second[i]}{separator}" for i in other]
-            lines = (
-                lines + replies
-                if pairing == "blocks"
-                else [x for pair in zip(lines, replies) for x in pair]
-            )
+        lines = [f"{language_name(source)}: {first[i]}{separator}" for i in own]
+        if target is not None and second is not None:
+            replies = [f"{language_name(target)}: {second[i]}{separator}" for i in other]
+            lines = lines + replies if pairing == "blocks" else _in_turn(lines, replies)
         prompts.append("".join(lines))
     return prompts
 
@@ -60,109 +80,90 @@ def build_demonstrations(
 def translation_prompt(
     sentence: str, source: str, target: str, demonstrations: str = "", separator: str = "\n"
 ) -> str:
-    """``demonstrations`` followed by the sentence, ending right after ``English:``."""
-    return f"{demonstrations}{LANGUAGES[source]}: {sentence}{separator}{LANGUAGES[target]}:"
+    """``demonstrations`` followed by the sentence, ending right after ``English:``.
 
+    Args:
+        sentence: In the language ``source``.
+        source: Code of a language.
+        target: Code of the language to translate into.
+        demonstrations: From :func:`build_demonstrations`.
+        separator: After the sentence.
 
-class _Filler(string.Formatter):
-    """``str.format`` with the conversions of ``templates.yml``."""
-
-    def convert_field(self, value, conversion):
-        if conversion == "t":
-            return value.rstrip().rstrip(".。।")
-        if conversion == "l":
-            return value[:1].lower() + value[1:]
-        if conversion == "c":
-            return " ".join(value.split()[:128])[:768]
-        return super().convert_field(value, conversion)
-
-
-def task_prompts(
-    task: str,
-    rows,
-    *,
-    template="paper",
-    language: str = "en",
-    shots: int = 0,
-    seed: int = 0,
-    content_free: str | None = None,
-) -> tuple[list[str], list[list[str]]]:
-    """Prompts, and a list of choices for each; a scored string is prompt + choice.
-
-    ``template``: ``"paper"``, the paper's English ones; ``"native"``, those of ``language``; or one's own, ``{"prompt":
-    "{premise} …", "choices": […]}`` with a choice a label.  ``shots``: so many solved rows of other groups stand before
-    each prompt, drawn with ``seed``; the same for all rows of a group, and in every language of a parallel task.
-    ``content_free``: what stands in the place of the texts asked about, but not of shots or of given answers.
+    Raises:
+        DataError: A language is unknown.
+        TypeError: The sentence is no text.
     """
-    asked, rows = _template(task, template, language), list(rows)
-    fill = _Filler().format
-
-    def prompt(row):
-        text = asked["prompt"]
-        if not isinstance(text, str):
-            ((column, texts),) = text.items()
-            if row[column] not in texts:
-                raise DataError(
-                    f"{task}: {column} is {row[column]!r}; the template knows {', '.join(texts)}."
-                )
-            text = texts[row[column]]
-        return fill(text, **row)
-
-    def choices(row):
-        return [fill(choice, **row) for choice in asked["choices"]]
-
-    shown = [""] * len(rows)
-    if shots:
-        solved = [prompt(row) + choices(row)[row["label"]] + "\n\n" for row in rows]
-        groups = [row["group"] for row in rows]
-        rng, before = np.random.default_rng(seed), {}
-        for group in dict.fromkeys(groups):
-            others = [i for i in rng.permutation(len(rows)) if groups[i] != group][:shots]
-            if len(others) < shots:
-                raise DataError(
-                    f"{shots} shots asked, but only {len(others)} rows of other groups to draw from."
-                )
-            before[group] = "".join(solved[i] for i in others)
-        shown = [before[group] for group in groups]
-    if content_free is not None:
-        texts = [f for f in TASKS[task].fields if f != "question" and not f.startswith("choice")]
-        rows = [row | dict.fromkeys(texts, content_free) for row in rows]
-    return [before + prompt(row) for before, row in zip(shown, rows)], [
-        choices(row) for row in rows
-    ]
+    if not isinstance(sentence, str):
+        raise TypeError(f"sentence is {shown(sentence)}; needed: a text.")
+    asked = f"{language_name(source)}: {sentence}{separator}{language_name(target)}:"
+    return demonstrations + asked
 
 
-def _template(task: str, template, language: str) -> dict:
-    """The prompt and choices of a task, by name or as given."""
-    declared = TASKS[task]
-    if isinstance(template, str):
-        if template not in declared.templates:
-            raise ValueError(
-                f"template is {template!r}; {task} has {', '.join(declared.templates)}, or give a prompt and choices."
-            )
-        found = declared.templates[template]
-        if "prompt" not in found and language not in found:
-            raise ValueError(
-                f"{task} has no {template} template in {language!r}, but in {', '.join(found)}; or give a prompt and choices."
-            )
-        template = found if "prompt" in found else found[language]
-    if set(template) != {"prompt", "choices"} or len(template["choices"]) != len(declared.labels):
+def _check_form(source: str, target: str | None, pairing: str, separator: str) -> None:
+    if pairing not in PAIRINGS or (pairing != "aligned" and target is None):
         raise ValueError(
-            f"A template of {task} needs a prompt and {len(declared.labels)} choices (one each: {', '.join(declared.labels)}), not {template!r}."
+            f"pairing is {pairing!r}; allowed: {', '.join(PAIRINGS)}, and without a target only "
+            "'aligned'."
         )
-    return template
+    if source == target:
+        raise ValueError(
+            f"source and target are both {source!r}; needed: two languages, or no target for one."
+        )
+    if not isinstance(separator, str):
+        raise TypeError(f"separator is {shown(separator)}; needed: a text.")
+
+
+def _check_counts(shots: object, n_prompts: object) -> None:
+    for count in (shots, n_prompts):
+        number = None if isinstance(count, float) else whole_number(count)
+        if number is None or number < 1:
+            raise ValueError(
+                f"shots is {shots!r} and n_prompts {n_prompts!r}; both must be at least 1, and "
+                "whole numbers."
+            )
+
+
+def _sentences(parallel: Dataset, language: str) -> list[str]:
+    """A column of a parallel set."""
+    columns = getattr(parallel, "column_names", None)
+    if not isinstance(columns, list):
+        raise TypeError(
+            f"parallel is {type(parallel).__name__}; needed: a data set, from load_parallel or "
+            "datasets.Dataset.from_dict."
+        )
+    name = language_name(language)
+    if language not in columns:
+        raise DataError(f"No column {language!r} in these sentences; they have {columns}.")
+    sentences = [
+        checked_text(sentence, f"Sentence {row} in {language!r}")
+        for row, sentence in enumerate(parallel[language])
+    ]
+    if language == "id" and all(map(_is_row_id, sentences)):
+        raise DataError(
+            f"The column 'id' has the rows' ids, not {name}; load the sentences with languages that "
+            "include 'id'."
+        )
+    return sentences
+
+
+def _is_row_id(text: str) -> bool:
+    """Whether this is an id that :func:`load_parallel` gives, and no Indonesian sentence."""
+    name, _, number = text.rpartition("-")
+    return bool(name) and number.isdecimal() and " " not in text
 
 
 def _choose(supply: int, shots: int, n_prompts: int, seed: int) -> np.ndarray:
     """Row numbers (n_prompts, shots): without repetition while the supply lasts, never twice in a prompt."""
     if shots > supply:
-        raise DataError(f"{shots} shots asked, but there are only {supply} sentences.")
+        raise DataError(
+            f"{shots} shots asked, but there are only {supply} sentences. Lower shots, or load more."
+        )
     rng = np.random.default_rng(seed)
     per_round = supply // shots
     if n_prompts > per_round:
         warnings.warn(
-            f"{n_prompts} prompts of {shots} shots need {n_prompts * shots} sentences; there are {supply}. "
-            "Prompts share sentences, so they are not independent.",
+            f"{n_prompts} prompts of {shots} shots need {n_prompts * shots} sentences; there are "
+            f"{supply}. Prompts share sentences, so they are not independent.",
             stacklevel=3,
         )
     rounds = [
@@ -177,9 +178,135 @@ def _partners(chosen: np.ndarray) -> list[np.ndarray]:
     partners = []
     for i, own in enumerate(chosen):
         others = [*chosen[i + 1 :], *chosen[:i], np.roll(own, -1)]
-        partners.append(next((other for other in others if not set(own) & set(other)), others[-1]))
+        apart = (other for other in others if not set(own) & set(other))
+        partners.append(next(apart, others[-1]))
     if any((own == other).any() for own, other in zip(chosen, partners)):
         raise ValueError(
             "Mismatched partners need two sentences or more: raise shots or n_prompts."
         )
     return partners
+
+
+def _in_turn(lines: list[str], replies: list[str]) -> list[str]:
+    """Each line followed by its reply."""
+    taken = []
+    for line, reply in zip(lines, replies):
+        taken += [line, reply]
+    return taken
+
+
+# -- tasks -----------------------------------------------------------------------------------------
+
+
+def task_prompts(
+    task: str,
+    rows: Iterable[Row],
+    *,
+    template: str | Template = "paper",
+    language: str = "en",
+    shots: int = 0,
+    seed: int = 0,
+    content_free: str | None = None,
+) -> tuple[list[str], list[list[str]]]:
+    """How rows are asked; a scored string is prompt + choice.
+
+    Args:
+        task: A key of ``TASKS``.
+        rows: From :func:`load_task`, or dicts with the task's fields; with shots also ``label``.
+        template: ``"paper"``, the paper's English ones; ``"native"``, those of ``language``; or
+            one's own, ``{"prompt": "{premise} …", "choices": […]}`` with a choice a label.
+        language: Of the texts: the code that decides how a first letter is put in lower case.
+        shots: So many solved rows of other groups stand before each prompt; the same for all rows
+            of a group, and in every language of a parallel task.
+        seed: Draws the shots.
+        content_free: What stands in the place of the texts asked about (``Task.texts``), but not of
+            shots, of given answers, or of what chooses a prompt.
+
+    Returns:
+        A prompt for each row, and a list of choices for each.
+
+    Raises:
+        DataError: A row lacks a field, or there are too few rows of other groups.
+        TypeError: The template or ``content_free`` is of another type.
+        ValueError: There is no such template, or it does not fit the task.
+    """
+    declared = declared_task(task)
+    language_name(language)
+    if content_free is not None and not isinstance(content_free, str):
+        raise TypeError(f"content_free is {shown(content_free)}; needed: a text, or None.")
+    asked = _Asked(task, _template(task, declared, template, language), Filler(language))
+    if checked_count(shots, "shots", 0):
+        checked = checked_examples(task, rows, task)
+        before = asked.demonstrations(checked, shots, checked_count(seed, "seed", 0))
+    else:
+        checked = list(rows)  # type: ignore[arg-type]
+        for number, row in enumerate(checked):
+            check_fields(declared, row, f"{task}, row {number}")
+        before = [""] * len(checked)
+    if content_free is not None:
+        checked = [{**row, **dict.fromkeys(declared.texts, content_free)} for row in checked]
+    prompts = [shots_before + asked.prompt(row) for shots_before, row in zip(before, checked)]
+    return prompts, [asked.choices(row) for row in checked]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A template of a task, for texts of one language."""
+
+    task: str
+    template: Template
+    filler: Filler
+
+    def prompt(self, row: Row) -> str:
+        text = self.template["prompt"]
+        column = selector(self.template)
+        if column is not None:
+            by_value = text[column]
+            if row[column] not in by_value:
+                raise DataError(
+                    f"{self.task}: {column} is {row[column]!r}; the template knows "
+                    f"{', '.join(by_value)}."
+                )
+            text = by_value[row[column]]
+        return self.filler.vformat(text, (), row)
+
+    def choices(self, row: Row) -> list[str]:
+        return [self.filler.vformat(choice, (), row) for choice in self.template["choices"]]
+
+    def solved(self, row: Row) -> str:
+        return self.prompt(row) + self.choices(row)[row["label"]] + "\n\n"
+
+    def demonstrations(self, rows: Sequence[Row], shots: int, seed: int) -> list[str]:
+        """For each row, ``shots`` solved rows of other groups: the same within a group."""
+        groups = [row["group"] for row in rows]
+        rng = np.random.default_rng(seed)
+        before: dict[str, str] = {}
+        for group in dict.fromkeys(groups):
+            others = [i for i in rng.permutation(len(rows)) if groups[i] != group][:shots]
+            if len(others) < shots:
+                raise DataError(
+                    f"{shots} shots asked, but only {len(others)} rows of other groups to draw from."
+                )
+            before[group] = "".join(self.solved(rows[i]) for i in others)
+        return [before[group] for group in groups]
+
+
+def _template(task: str, declared: Task, template: str | Template, language: str) -> Template:
+    """The prompt and choices of a task, by name or as given."""
+    found: Any = template
+    if isinstance(template, str):
+        own = "or give a prompt and choices."
+        if template not in declared.templates:
+            raise ValueError(
+                f"template is {template!r}; {task} has {', '.join(declared.templates)}, {own}"
+            )
+        found = declared.templates[template]
+        if isinstance(found, Mapping) and not {"prompt", "choices"} & set(found):
+            if language not in found:
+                raise ValueError(
+                    f"{task} has no {template} template in {language!r}, but in "
+                    f"{', '.join(found)}; {own}"
+                )
+            found = found[language]
+    check_template(found, declared.labels, declared.fields, f"A template of {task}")
+    return found

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mlprune_helpers as mh
-from mlprune_helpers import data
-from mlprune_helpers.data import DataError
+from mlprune_helpers.data import DataError, sources
 
 NLI = {"premise": "A dog runs.", "hypothesis": "An animal moves."}
 
@@ -161,9 +160,9 @@ def test_wrong_task_requests_are_refused(folder, arguments, message):
     [
         ({"premise": "a", "label": 0}, "nli in 'en', row 1: no hypothesis; a row needs premise, hypothesis, label"),
         (NLI, "row 1: no label"),
-        (NLI | {"label": 3}, "row 1: label is 3; allowed: 0 to 2"),
+        (NLI | {"label": 3}, r"line 2: .*row 1: label is 3; allowed: 0 to 2, or a name: entailment"),
         (NLI | {"label": -1}, "label is -1"),
-        (NLI | {"label": "neutral"}, "label is 'neutral'"),
+        (NLI | {"label": "Neutral"}, "label is 'Neutral'"),
     ],
 )
 def test_wrong_rows_are_named(tmp_path, row, message):
@@ -198,7 +197,7 @@ def hub(tmp_path, monkeypatch):
         return load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
 
     load_dataset = datasets.load_dataset
-    monkeypatch.setattr(data, "load_dataset", redirected)
+    monkeypatch.setattr(sources, "load_dataset", redirected)
     return store
 
 
@@ -283,6 +282,6 @@ def test_what_the_hub_refuses_is_named_with_next_steps(hub, call):
 
 
 def test_an_error_without_words_is_told_by_its_kind(monkeypatch):
-    monkeypatch.setattr(data, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(TimeoutError()))
+    monkeypatch.setattr(sources, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(TimeoutError()))
     with pytest.raises(DataError, match="from the hub: TimeoutError Check the network"):
         mh.load_task("xnli", "en", "hub")

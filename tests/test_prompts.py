@@ -1,14 +1,13 @@
 import re
 import warnings
 
+import datasets
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mlprune_helpers as mh
 from mlprune_helpers.data import DataError
-from mlprune_helpers.batching import padded, run_in_batches
 
 FORMS = [
     dict(),
@@ -124,87 +123,54 @@ def test_translation_prompt_follows_its_demonstrations(parallel):
     assert mh.translation_prompt("Bonjour.", "fr", "en", shown) == f"{shown}French: Bonjour.\nEnglish:"
 
 
-# -- token ids --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(shots="4"), "shots is '4'.*whole numbers"),
+        (dict(shots=True), "shots is True"),
+        (dict(n_prompts=2.0), r"n_prompts 2\.0"),
+        (dict(seed=-1), "seed is -1"),
+        (dict(seed="a"), "seed is 'a'"),
+        (dict(target="en"), "source and target are both 'en'"),
+        (dict(target="id"), "The column 'id' has the rows' ids, not Indonesian"),
+        (dict(shots=200), "200 shots asked, but there are only 40 sentences"),
+    ],
+)
+def test_values_of_another_type_are_refused(parallel, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        mh.build_demonstrations(parallel, "en", **arguments)
 
 
-def test_encode_adds_what_the_tokenizer_adds_and_cuts_on_the_right(lm):
-    texts = ["Le chat dort sur la chaise.", "milk"]
-    for side in ("left", "right"):
-        lm.tokenizer.truncation_side = lm.tokenizer.padding_side = side
-        ids = mh.encode(lm, texts)
-        assert ids == [lm.tokenizer(text)["input_ids"] for text in texts]
-        assert mh.encode(lm, texts, max_length=3) == [x[:3] for x in ids]
+@pytest.mark.parametrize("make", [dict, lambda rows: rows.to_pandas(), list])
+def test_what_is_no_data_set_is_refused(parallel, make):
+    with pytest.raises(TypeError, match="parallel is .*from load_parallel"):
+        mh.build_demonstrations(make(parallel), "en")
 
 
-def test_encode_refuses_what_has_no_tokens(load):
-    lm = load("gpt2")  # its tokenizer puts nothing before a text
-    with pytest.raises(ValueError, match="Text 1 has no tokens: ''"):
-        mh.encode(lm, ["a", ""])
-    with pytest.raises(ValueError, match="No texts"):
-        mh.encode(lm, [])
-    with pytest.raises(TypeError, match="put it into a list"):
-        mh.encode(lm, "a text")
+@pytest.mark.parametrize("blank", [None, "", " "])
+def test_a_missing_sentence_is_named(blank):
+    rows = datasets.Dataset.from_dict({"en": ["a", "b"], "fr": ["c", blank]})
+    with pytest.raises(DataError, match="Sentence 1 in 'fr' is"):
+        mh.build_demonstrations(rows, "en", "fr", shots=1, n_prompts=1)
 
 
-@given(st.lists(st.lists(st.integers(0, 299), min_size=1, max_size=9), min_size=1, max_size=6), st.integers(0, 3))
-def test_padded_keeps_ids_on_the_left_and_masks_the_rest(ids, extra):
-    length = max(map(len, ids)) + extra
-    tokens, mask = padded(ids, "cpu", length)
-    assert tokens.shape == mask.shape == (len(ids), length)
-    assert tokens.dtype == mask.dtype == torch.long
-    for row, row_mask, expected in zip(tokens, mask, ids):
-        assert row[row_mask.bool()].tolist() == expected
-        assert row_mask.tolist() == [1] * len(expected) + [0] * (length - len(expected))
-    assert padded(ids, "cpu")[0].shape[1] == max(map(len, ids))
+def test_indonesian_sentences_stand_in_their_column(tmp_path):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "id.txt").write_text("satu\ndua")
+    rows = mh.load_parallel(["id"], tmp_path)
+    (prompt,) = mh.build_demonstrations(rows, "id", shots=2, n_prompts=1)
+    assert sorted(prompt.splitlines()) == ["Indonesian: dua", "Indonesian: satu"]
 
 
-LENGTHS = st.lists(st.integers(1, 50), max_size=30)
+def test_translation_prompts_are_checked():
+    with pytest.raises(TypeError, match="sentence is None"):
+        mh.translation_prompt(None, "fr", "en")
+    with pytest.raises(DataError, match="language 'xx'; allowed"):
+        mh.translation_prompt("a", "fr", "xx")
 
 
-@given(LENGTHS, st.integers(1, 200))
-def test_batches_hold_everything_once_longest_first_within_the_budget(lengths, budget):
-    batches = []
-    run_in_batches(lengths, budget, batches.append)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    done = [lengths[i] for batch in batches for i in batch]
-    assert done == sorted(lengths, reverse=True)
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
-
-
-@given(LENGTHS, st.integers(1, 1000), st.integers(50, 400))
-def test_batches_are_halved_when_memory_runs_out(lengths, budget, memory):
-    done = []
-
-    def run(batch):
-        if len(batch) * max(lengths[i] for i in batch) > memory:  # never where it is one alone
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        done.extend(batch)
-
-    run_in_batches(lengths, budget, run)
-    assert sorted(done) == list(range(len(lengths)))
-
-
-def test_once_halved_later_batches_are_as_small():
-    tried = []
-
-    def run(batch):
-        tried.append(len(batch))
-        if len(batch) > 2:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-
-    run_in_batches([10] * 8, 80, run)
-    assert tried == [8, 4, 2, 2, 2, 2]
-
-
-@pytest.mark.parametrize(("count", "message"), [(1, "CUDA out of memory"), (4, "shapes cannot be multiplied")])
-def test_other_errors_and_a_single_text_too_large_are_raised(count, message):
-    tried = []
-
-    def run(batch):
-        tried.append(len(batch))
-        raise RuntimeError(message)
-
-    with pytest.raises(RuntimeError, match=message):
-        run_in_batches([10] * count, 100, run)
-    assert tried == [count]
+@pytest.mark.parametrize("value", [None, 1, ""])
+def test_task_rows_are_checked_before_they_are_asked(value):
+    rows = [{"premise": "a", "hypothesis": value}]
+    with pytest.raises(DataError, match="nli, row 0: hypothesis is"):
+        mh.task_prompts("nli", rows)

@@ -2,114 +2,112 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset, load_dataset
 
-from .languages import FLORES_CODES, LANGUAGES, NTREX_CODES, DataError
-from .tasks import TASKS
+from .checks import checked_count, checked_text, shown
+from .examples import PlacedRow, checked_rows, converted_rows
+from .folders import CORPUS, check_folder, parallel_files, source_folder, task_file
+from .languages import FLORES_CODES, NTREX_CODES, DataError, checked_languages
+from .reading import files_read as files_read, read_objects, read_sentences
+from .tasks import declared_task
 
-CORPUS = Path(__file__).parent.parent / "corpus"
+if TYPE_CHECKING:
+    from datasets import Dataset
 
+Source = str | os.PathLike[str]
 
 #: Lines from the start of a one-file parallel set that count as "dev"; the rest is "test".
 DEV_LINES = {"sentences": 140, "ntrex": 600}
 
+HUB_SETS = ("ntrex", "flores_plus")
+
+#: What the splits are called in FLORES+.  They are of different documents.
+FLORES_PARTS = {"dev": ["dev"], "test": ["devtest"], None: ["dev", "devtest"]}
+
 
 def load_parallel(
     languages: Sequence[str],
-    source: str = "builtin",
+    source: Source = "builtin",
     *,
     name: str | None = None,
     split: str | None = None,
 ) -> Dataset:
-    """Sentences that say the same in every language: column ``id``, and one column a language.
+    """Sentences that say the same in every language.
 
-    ``languages``: codes such as ``["en", "sw"]``.  ``source``: ``"builtin"``; ``"hub"`` (NTREX-128, or with
-    ``name="flores_plus"`` that one, which is gated); a folder with ``NAME/LANG.txt``.  ``name``: which set, where the
-    source has several.  ``split``: ``"dev"`` or ``"test"``, which never share a sentence; by default both.
+    Args:
+        languages: Codes such as ``["en", "sw"]``.
+        source: ``"builtin"``; ``"hub"`` (NTREX-128, or with ``name="flores_plus"`` that one, which is gated); a folder
+            with ``NAME/LANG.txt``, UTF-8, one sentence a line.
+        name: Which set, where the source has several.
+        split: ``"dev"`` or ``"test"``; by default all sentences.  The two never share a sentence: what the first has
+            in one of ``languages`` is left out of the second.
 
-    Raises DataError, naming the language, set or split that is missing, and what there is.
+    Returns:
+        Column ``id``, and one column a language.  Indonesian, whose code is ``id``, takes the place of the first.
+
+    Raises:
+        DataError: Something is missing, and what there is; a line is blank; a set is not parallel.
     """
-    languages = _checked_languages(languages)
+    languages = checked_languages(languages)
     if split not in (None, "dev", "test"):
         raise DataError(f"split is {split!r}; allowed: 'dev', 'test', or None for both.")
-    if source != "hub":
-        name, columns = _folder_parallel(languages, _folder(source), name)
-    elif name == "flores_plus":
-        return _flores_plus(languages, split)
-    elif name in (None, "ntrex"):
-        name, columns = "ntrex", _ntrex(languages)
-    else:
-        raise DataError(f"name is {name!r}; allowed on the hub: 'ntrex', 'flores_plus'.")
-    lengths = {language: len(lines) for language, lines in columns.items()}
-    n = min(lengths.values())
-    if n < max(lengths.values()):
-        raise DataError(
-            f"{name} is not parallel: lines by language {lengths}. Line n of every file must say the same."
-        )
-    cut = DEV_LINES.get(name, int(0.6 * n))
-    part = {None: slice(None), "dev": slice(cut), "test": slice(cut, None)}[split]
-    columns = {"id": [f"{name}-{i + 1}" for i in range(n)], **columns}
-    return Dataset.from_dict({key: values[part] for key, values in columns.items()})
+    if not _is_hub(source):
+        return _folder_sentences(languages, source, name).in_split(split)
+    _check_hub_set(name)
+    if name == "flores_plus":
+        return _flores_plus(languages, FLORES_PARTS[split])
+    return _line_by_line("ntrex", _ntrex(languages)).in_split(split)
 
 
 def load_task(
     task: str,
     language: str,
-    source: str = "builtin",
+    source: Source = "builtin",
     *,
     split: str | None = None,
     limit: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Rows of a task (a key of ``TASKS``) in one language: ``id``, ``group``, ``label`` and the task's fields.
+    """Rows of a task in one language.
 
-    Rows that are not independent share a ``group``.  ``source``: ``"builtin"``, ``"hub"`` or a folder with
-    ``TASK/SPLIT.LANG.jsonl``; ``split``: by default the task's first there.  ``limit``: at most so many rows, but at
-    least one group: whole groups, drawn with ``seed``, the same ones in every language of a parallel task.
+    Args:
+        task: A key of ``TASKS``.
+        language: A code such as ``"sw"``.
+        source: ``"builtin"``, ``"hub"``, or a folder with ``TASK/SPLIT.LANG.jsonl``.
+        split: By default the task's first that is there.
+        limit: At most so many rows, but at least one group: whole groups, the same ones in every language of a
+            parallel task.
+        seed: The groups are drawn with it.
 
-    Raises DataError, naming the task, language, split, column or label that is wrong, and what is allowed.
+    Returns:
+        Columns ``id``, ``group`` (rows that are not independent share one), ``label`` and the task's fields.
+
+    Raises:
+        DataError: Something is missing, and what there is; a row is not as the task says, with its file, line and field.
     """
-    if task not in TASKS:
-        raise DataError(f"task is {task!r}; allowed: {', '.join(TASKS)}.")
-    (language,) = _checked_languages([language])
-    if limit is not None and limit < 1:
-        raise DataError(
-            f"limit is {limit}; allowed: a whole number of at least 1, or None for all rows."
-        )
-    declared = TASKS[task]
-    rows = (
+    from datasets import Dataset
+
+    declared = declared_task(task)
+    if not isinstance(language, str):
+        raise DataError(f"language is {shown(language)}; needed: one code, such as 'en'.")
+    checked_languages(language)
+    if limit is not None:
+        limit = checked_count(limit, "limit", 1, ", or None for all rows")
+    seed = checked_count(seed, "seed", 0)
+    from_hub = _is_hub(source)
+    placed = (
         _hub_rows(task, language, split)
-        if source == "hub"
-        else _folder_rows(_folder(source), task, language, split)
+        if from_hub
+        else _folder_rows(task, language, source, split)
     )
-    examples = []
-    for i, row in enumerate(rows):
-        converted = declared.convert(row) if declared.convert else row
-        if converted is None:
-            continue
-        row = {**converted, "id": str(row.get("id", i))}
-        where, needed = f"{task} in {language!r}, row {i}", (*declared.fields, "label")
-        if missing := [name for name in needed if name not in row]:
-            raise DataError(f"{where}: no {', '.join(missing)}; a row needs {', '.join(needed)}.")
-        if row["label"] not in range(len(declared.labels)):
-            raise DataError(
-                f"{where}: label is {row['label']!r}; allowed: 0 to {len(declared.labels) - 1}."
-            )
-        group = str(declared.group(i, row)) if declared.group else row["id"]
-        examples.append(
-            {
-                "id": row["id"],
-                "group": group,
-                "label": row["label"],
-                **{f: row[f] for f in declared.fields},
-            }
-        )
+    rows = converted_rows(declared, placed, all_raw=from_hub)
+    examples = checked_rows(task, rows, f"{task} in {language!r}")
     if limit is not None:
         examples = _whole_groups(examples, limit, seed)
     return Dataset.from_list(examples)
@@ -117,107 +115,184 @@ def load_task(
 
 def load_code() -> list[str]:
     """Functions of this book's own package, as they were when the sample was drawn: prompts of program code."""
-    with (CORPUS / "code" / "python.jsonl").open(encoding="utf-8") as lines:
-        return [json.loads(line)["text"] for line in lines]
+    return [row["text"] for _, row in read_objects(CORPUS / "code" / "python.jsonl")]
 
 
-def _checked_languages(languages: Sequence[str]) -> list[str]:
-    languages = [languages] if isinstance(languages, str) else list(languages)
-    unknown = [code for code in languages if code not in LANGUAGES]
-    if unknown or not languages:
-        raise DataError(f"language {unknown or languages}; allowed: {', '.join(LANGUAGES)}.")
-    return languages
+def check_source(
+    source: Source,
+    languages: Sequence[str],
+    tasks: Sequence[str] = (),
+    parallel: str | None = None,
+    split: str | None = None,
+) -> None:
+    """See that a source has a parallel set and tasks, all in these languages, without reading them.
+
+    Of the hub it is known only what the tasks' declarations say.
+
+    Args:
+        source: As for :func:`load_parallel`.
+        languages: All that are needed, English included.
+        tasks: Keys of ``TASKS``.
+        parallel: The parallel set's name; None where there is one.
+        split: Of the tasks; by default the first that is there.
+
+    Raises:
+        DataError: Something is missing; the message says what there is, and which parameter of a notebook to change.
+    """
+    languages = checked_languages(languages)
+    tasks = [tasks] if isinstance(tasks, str) else list(tasks)
+    for task in tasks:
+        declared_task(task)
+    if not _is_hub(source):
+        check_folder(source_folder(source), languages, tasks, parallel, split)
+        return
+    _check_hub_set(parallel)
+    for task in tasks:
+        _check_hub_task(task, languages)
 
 
-def _folder(source: str | Path) -> Path:
-    if source == "builtin":
-        return CORPUS
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        raise DataError(
-            f"source is {str(source)!r}; allowed: 'builtin', 'hub', or an existing folder."
-        )
-    return folder
+def load_dataset(*arguments: Any, **options: Any) -> Dataset:
+    """``datasets.load_dataset``, whose library is slow to load and not always needed."""
+    import datasets
+
+    return datasets.load_dataset(*arguments, **options)
 
 
-def _folder_parallel(
-    languages: list[str], folder: Path, name: str | None
-) -> tuple[str, dict[str, list[str]]]:
-    sets = sorted({path.parent.name for path in folder.glob("*/*.txt")})
-    if name is None and len(sets) == 1:
-        (name,) = sets
-    if name not in sets:
-        raise DataError(
-            f"{folder}: parallel set {name!r}; there are: {', '.join(sets) or 'none (NAME/LANG.txt)'}."
-        )
-    there = {path.stem: path for path in sorted((folder / name).glob("*.txt"))}
-    if missing := [language for language in languages if language not in there]:
-        raise DataError(f"{folder / name} has no {', '.join(missing)}; it has: {', '.join(there)}.")
-    # Not splitlines: it also splits where a text has one of Unicode's rarer line separators.
-    texts = {language: there[language].read_text(encoding="utf-8") for language in languages}
-    return name, {language: text.removesuffix("\n").split("\n") for language, text in texts.items()}
+def _is_hub(source: Source) -> bool:
+    return isinstance(source, str) and source == "hub"
 
 
-def _folder_rows(folder: Path, task: str, language: str, split: str | None) -> list[dict]:
-    there = sorted(path.name for path in (folder / task).glob("*.jsonl"))
-    wanted = [f"{s}.{language}.jsonl" for s in (TASKS[task].splits if split is None else [split])]
-    found = [name for name in wanted if name in there]
-    if not found:
-        raise DataError(
-            f"{folder / task} has no {' or '.join(wanted)}; it has: {', '.join(there) or 'nothing'}."
-        )
-    rows = []
-    for i, line in enumerate(
-        (folder / task / found[0]).read_text(encoding="utf-8").split("\n"), start=1
-    ):
-        try:
-            rows += [json.loads(line)] if line.strip() else []
-        except json.JSONDecodeError as error:
+# -- parallel sentences ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Sentences:
+    """A parallel set: the first ``n_dev`` sentences are "dev", the others "test"."""
+
+    name: str
+    ids: list[str]
+    columns: dict[str, list[str]]
+    n_dev: int
+
+    def in_split(self, split: str | None) -> Dataset:
+        from datasets import Dataset
+
+        rows = self._rows(split)
+        if not rows:
             raise DataError(
-                f"{folder / task / found[0]}, line {i}: not one JSON object ({error})."
-            ) from None
-    return rows
+                f"{self.name} has no sentences in split {split!r}: of {len(self.ids)} sentences the first {self.n_dev} "
+                "are 'dev', and the others, as far as they are no repetitions, 'test'. Pass split=None for all."
+            )
+        columns = {"id": self.ids, **self.columns}
+        return Dataset.from_dict(
+            {name: [values[row] for row in rows] for name, values in columns.items()}
+        )
+
+    def _rows(self, split: str | None) -> Sequence[int]:
+        if split is None:
+            return range(len(self.ids))
+        if split == "dev":
+            return range(self.n_dev)
+        repeating = self._repeating()
+        return [row for row in range(self.n_dev, len(self.ids)) if row not in repeating]
+
+    def _repeating(self) -> set[int]:
+        """Rows of which "dev" has the sentence in one of the languages."""
+        repeating: set[int] = set()
+        for sentences in self.columns.values():
+            in_dev = {sentence.strip() for sentence in sentences[: self.n_dev]}
+            repeating |= {row for row, text in enumerate(sentences) if text.strip() in in_dev}
+        return repeating
+
+
+def _folder_sentences(languages: list[str], source: Source, name: str | None) -> _Sentences:
+    name, files = parallel_files(source_folder(source), languages, name)
+    return _line_by_line(
+        name, {language: read_sentences(files[language]) for language in languages}
+    )
+
+
+def _line_by_line(name: str, columns: dict[str, list[str]]) -> _Sentences:
+    """A set of which line n says the same in every language."""
+    lengths = {language: len(lines) for language, lines in columns.items()}
+    n = min(lengths.values())
+    if n < max(lengths.values()):
+        raise DataError(
+            f"{name} is not parallel: lines by language {lengths}. Line n of every file must say the same."
+        )
+    n_dev = min(n, DEV_LINES.get(name, int(0.6 * n)))
+    return _Sentences(name, [f"{name}-{line}" for line in range(1, n + 1)], columns, n_dev)
 
 
 def _ntrex(languages: list[str]) -> dict[str, list[str]]:
     raw = _from_hub("mteb/NTREX", None, "test", None)
-    if missing := [
-        language for language in languages if NTREX_CODES[language] not in raw.column_names
-    ]:
+    if missing := [code for code in languages if NTREX_CODES[code] not in raw.column_names]:
         raise DataError(
             f"mteb/NTREX has no {', '.join(missing)}; it has columns {', '.join(raw.column_names)}."
         )
-    return {language: raw[NTREX_CODES[language]][:] for language in languages}
+    return {code: _checked_sentences(raw[NTREX_CODES[code]], "NTREX", code) for code in languages}
 
 
-def _flores_plus(languages: list[str], split: str | None) -> Dataset:
-    parts = {"dev": ["dev"], "test": ["devtest"], None: ["dev", "devtest"]}[split]
-    columns = {}
+def _flores_plus(languages: list[str], parts: list[str]) -> Dataset:
+    """FLORES+, whose sentences are known by their ``id``."""
+    from datasets import Dataset
+
+    ids: list[str] = []
+    columns: dict[str, list[str]] = {}
     for language in languages:
-        raw = {
-            p: _from_hub("openlanguagedata/flores_plus", FLORES_CODES[language], p, None)
-            for p in parts
-        }
-        raw = {part: rows.to_pandas().sort_values("id") for part, rows in raw.items()}
-        ids = [f"flores-{part}-{i}" for part, rows in raw.items() for i in rows["id"]]
-        if columns.setdefault("id", ids) != ids:
+        found: dict[str, str] = {}
+        for part in parts:
+            raw = _from_hub("openlanguagedata/flores_plus", FLORES_CODES[language], part, None)
+            rows = raw.to_pandas().sort_values("id")
+            found |= {f"flores-{part}-{i}": text for i, text in zip(rows["id"], rows["text"])}
+        ids = ids or list(found)
+        if ids != list(found):
             raise DataError(
                 f"flores_plus has other sentences in {language!r} than in {languages[0]!r}: leave one out."
             )
-        columns[language] = [text for rows in raw.values() for text in rows["text"]]
-    return Dataset.from_dict(columns)
+        columns[language] = _checked_sentences(found.values(), "flores_plus", language)
+    return Dataset.from_dict({"id": ids, **columns})
 
 
-def _hub_rows(task: str, language: str, split: str | None) -> Dataset:
-    declared = TASKS[task]
-    if declared.hub is None:
-        raise DataError(
-            f"{task} is part of the built-in corpus, not of the hub: pass source='builtin'."
-        )
+def _checked_sentences(sentences: Iterable[object], name: str, language: str) -> list[str]:
+    return [
+        checked_text(sentence, f"{name} in {language!r}, row {row}: text")
+        for row, sentence in enumerate(sentences)
+    ]
+
+
+# -- rows of tasks ---------------------------------------------------------------------------------
+
+
+def _folder_rows(
+    task: str, language: str, source: Source, split: str | None
+) -> Iterator[PlacedRow]:
+    path = task_file(source_folder(source), task, language, split)
+    for number, (line, row) in enumerate(read_objects(path)):
+        yield PlacedRow(number, f"{path}, line {line}: {task} in {language!r}, row {number}", row)
+
+
+def _hub_rows(task: str, language: str, split: str | None) -> Iterator[PlacedRow]:
     repository, configuration, revision = (
-        part and part.format(language=language) for part in declared.hub
+        part and part.format(language=language) for part in _declared_hub(task)
     )
-    return _from_hub(repository, configuration, split or declared.splits[0], revision)
+    default = declared_task(task).splits[0]
+    rows = _from_hub(repository or "", configuration, split or default, revision)
+    for number, row in enumerate(rows):
+        yield PlacedRow(number, f"{repository}: {task} in {language!r}, row {number}", row)
+
+
+def _whole_groups(examples: list[dict[str, Any]], limit: int, seed: int) -> list[dict[str, Any]]:
+    """Whole groups in a seeded order while they fit into ``limit`` rows (at least one group), in file order."""
+    sizes = Counter(example["group"] for example in examples)
+    groups = sorted(sizes)
+    drawn = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))]
+    totals = np.cumsum([sizes[group] for group in drawn])
+    kept = set(drawn[: max(1, int(np.searchsorted(totals, limit, side="right")))])
+    return [example for example in examples if example["group"] in kept]
+
+
+# -- the hub ---------------------------------------------------------------------------------------
 
 
 def _from_hub(
@@ -233,11 +308,29 @@ def _from_hub(
         ) from error
 
 
-def _whole_groups(examples: list[dict], limit: int, seed: int) -> list[dict]:
-    """Whole groups in a seeded order while they fit into ``limit`` rows (at least one group), in file order."""
-    sizes = Counter(example["group"] for example in examples)
-    groups = sorted(sizes)
-    drawn = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))]
-    totals = np.cumsum([sizes[group] for group in drawn])
-    kept = set(drawn[: max(1, np.searchsorted(totals, limit, side="right"))])
-    return [example for example in examples if example["group"] in kept]
+def _declared_hub(task: str) -> tuple[str, str | None, str | None]:
+    hub = declared_task(task).hub
+    if hub is None:
+        raise DataError(
+            f"{task} is part of the built-in corpus, not of the hub: pass source='builtin', "
+            "or change tasks."
+        )
+    return hub
+
+
+def _check_hub_set(name: str | None) -> None:
+    if name is not None and name not in HUB_SETS:
+        allowed = ", ".join(repr(each) for each in HUB_SETS)
+        raise DataError(
+            f"name is {name!r}; allowed on the hub: {allowed} (the notebooks' parameter parallel)."
+        )
+
+
+def _check_hub_task(task: str, languages: Sequence[str]) -> None:
+    _declared_hub(task)
+    there = declared_task(task).languages
+    if there and (missing := [language for language in languages if language not in there]):
+        raise DataError(
+            f"{task} on the hub has no {', '.join(missing)}; it has: {', '.join(there)}. "
+            "Change tasks, languages or source."
+        )
