@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import pandas as pd
 from datasets import Dataset
 
 from . import metrics
+from .data.examples import checked_examples
 from .data.languages import DataError
 from .data.sources import load_task
 from .data.tasks import TASKS, Task
@@ -189,7 +189,7 @@ class Evaluation:
     @property
     def label_is_a_position(self) -> bool:
         """Whether a label only says which of a row's own answers is right."""
-        return bool(_answers(declared(self.task)))
+        return bool(declared(self.task).answers)
 
     @property
     def label_distribution(self) -> dict[str, float]:
@@ -389,7 +389,7 @@ def _given_rows(
     """Rows that the caller gives, held to what rows from a file are held to."""
     if split is not None:
         raise ValueError(f"split is {split!r}, but examples are given: leave one of them out.")
-    rows = _checked_examples(task, examples, f"examples of {task} in {language!r}")
+    rows = checked_examples(task, examples, f"examples of {task} in {language!r}")
     if limit is not None and len(rows) > limit and len({row["group"] for row in rows}) > 1:
         raise ValueError(
             f"limit is {limit}, but {len(rows)} examples are given: give as many as you want "
@@ -493,48 +493,6 @@ def _template_content(
         return template
     found = declared(task).templates[template]
     return found if "prompt" in found else found[language]
-
-
-def _answers(task: Task) -> tuple[str, ...]:
-    # Seam: task.answers alone, once the data room has it.
-    by_name = tuple(name for name in task.fields if name.startswith("choice"))
-    return getattr(task, "answers", by_name)
-
-
-def _checked_examples(
-    task: str, rows: Iterable[Mapping[str, Any]], where: str
-) -> list[dict[str, Any]]:
-    # Seam: data.examples.checked_examples alone, imported above, once the data room has it.
-    try:
-        examples = importlib.import_module("mlprune_helpers.data.examples")
-    except ModuleNotFoundError:
-        return _minimally_checked(task, rows, where)
-    return examples.checked_examples(task, rows, where)
-
-
-def _minimally_checked(
-    task: str, rows: Iterable[Mapping[str, Any]], where: str
-) -> list[dict[str, Any]]:
-    names, fields = declared(task).labels, declared(task).fields
-    checked = []
-    for i, row in enumerate(rows):
-        if not isinstance(row, Mapping):
-            raise DataError(f"{where}, row {i}: {row!r}; needed: a dict.")
-        for name in fields:
-            if not isinstance(row.get(name), str) or not row[name].strip():
-                raise DataError(f"{where}, row {i}: {name} is {row.get(name)!r}; allowed: text.")
-        label = row.get("label")
-        label = names.index(label) if label in names else label
-        if isinstance(label, bool) or label not in range(len(names)):
-            raise DataError(
-                f"{where}, row {i}: label is {label!r}; allowed: 0 to {len(names) - 1}, or "
-                f"{', '.join(names)}."
-            )
-        name = str(row.get("id", i))
-        checked.append({**row, "id": name, "group": row.get("group", name), "label": label})
-    if not checked:
-        raise DataError(f"{where}: no rows.")
-    return checked
 
 
 # -- settings and arrays -------------------------------------------------------------------------

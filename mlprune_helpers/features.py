@@ -510,15 +510,7 @@ def _last_states(lm: LanguageModel, ids: Sequence[Sequence[int]]) -> dict[int, T
 def _next_token_probability(lm: LanguageModel, hidden: Tensor) -> Tensor:
     """Probability (n, vocabulary), float32 on the CPU, from states (n, hidden_size) of a block."""
     with torch.inference_mode():
-        return _logits_after_blocks(lm, hidden).float().softmax(dim=-1).cpu()
-
-
-def _logits_after_blocks(lm: LanguageModel, hidden: Tensor) -> Tensor:
-    # Seam: lm.logits_after_blocks(hidden) alone, once the core has it.
-    if hasattr(lm, "logits_after_blocks"):
-        return lm.logits_after_blocks(hidden)
-    norm = lm.final_norm
-    return lm.logits(norm(hidden.to(next(norm.parameters()).device)))
+        return lm.logits_after_blocks(hidden).float().softmax(dim=-1).cpu()
 
 
 def _checked_token_sets(

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from .activations import collect_activations
-from .batching import encode
 from .hooks import residual_stream
 from .models.language_model import LanguageModel
 
@@ -90,7 +89,7 @@ def language_vector(lm: LanguageModel, sentences: Sequence[str]) -> Tensor:
         for i, sentence in enumerate(sentences):
             if not sentence.strip():
                 raise ValueError(f"Sentence {i} is blank: {sentence!r}. Leave it out.")
-    n_special = _n_special_tokens(lm, sentences)
+    n_special = len(lm.prefix)
     stats = collect_activations(lm, sentences, max_length=None, skip_first=n_special)
     return torch.from_numpy(stats.mean[:-1]).float()
 
@@ -250,10 +249,3 @@ def _array(values: object) -> np.ndarray:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
-
-
-def _n_special_tokens(lm: LanguageModel, sentences: Sequence[str]) -> int:
-    # Seam: len(lm.prefix) alone, once the core has it.
-    if hasattr(lm, "prefix"):
-        return len(lm.prefix)
-    return int(encode(lm, sentences[:1])[0][0] == getattr(lm.tokenizer, "bos_token_id", None))

@@ -53,7 +53,9 @@ ARCHITECTURES = {
 }  # fmt: skip
 
 
-def make_tokenizer(bos: bool = False, padding_side: str = "right") -> transformers.PreTrainedTokenizerFast:
+def make_tokenizer(
+    bos: bool = False, padding_side: str = "right"
+) -> transformers.PreTrainedTokenizerFast:
     """Byte-level BPE: every text can be written, and merges make a choice's tokens depend on what is before it."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -67,7 +69,9 @@ def make_tokenizer(bos: bool = False, padding_side: str = "right") -> transforme
     tokenizer.train_from_iterator(SENTENCES, trainer)
     assert tokenizer.get_vocab_size() == VOCABULARY
     if bos:
-        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", 0)]
+        )
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", padding_side=padding_side
     )
@@ -82,9 +86,15 @@ def make_model(config_class: str, settings: dict, seed: int = 0) -> transformers
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.ndim == 2:
-                spread = 0.7 if "embed" in name or "wte" in name or "wpe" in name else 1.5 / parameter.shape[-1] ** 0.5
+                spread = (
+                    0.7
+                    if "embed" in name or "wte" in name or "wpe" in name
+                    else 1.5 / parameter.shape[-1] ** 0.5
+                )
                 parameter.copy_(spread * noise)
-            elif name.endswith("bias") or "Gemma" in config_class:  # Gemma's norms multiply by 1 + weight
+            elif (
+                name.endswith("bias") or "Gemma" in config_class
+            ):  # Gemma's norms multiply by 1 + weight
                 parameter.copy_(0.3 * noise)
             else:
                 parameter.copy_(1 + 0.3 * noise)
@@ -95,7 +105,14 @@ def make_model(config_class: str, settings: dict, seed: int = 0) -> transformers
 def save_model(tmp_path_factory):
     """A function (configuration class, settings, ...) → folder of a checkpoint with random weights."""
 
-    def save(config_class: str, settings: dict, *, seed: int = 0, bos: bool = False, padding_side: str = "right"):
+    def save(
+        config_class: str,
+        settings: dict,
+        *,
+        seed: int = 0,
+        bos: bool = False,
+        padding_side: str = "right",
+    ):
         folder = tmp_path_factory.mktemp(config_class)
         make_model(config_class, settings, seed).save_pretrained(folder)
         make_tokenizer(bos, padding_side).save_pretrained(folder)
@@ -148,7 +165,13 @@ def one_lm(load) -> mh.LanguageModel:
 @pytest.fixture(scope="session")
 def prompts() -> list[str]:
     """Of different lengths, some longer than the sliding windows of the small models."""
-    return [SENTENCES[0], SENTENCES[1] + "\n" + SENTENCES[2] + "\n", "Oui.", SENTENCES[5], "A red house"]
+    return [
+        SENTENCES[0],
+        SENTENCES[1] + "\n" + SENTENCES[2] + "\n",
+        "Oui.",
+        SENTENCES[5],
+        "A red house",
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -193,12 +216,21 @@ def folder(tmp_path_factory):
     for language in LANGUAGES:
         write("xnli", "validation", language, nli_rows(language))
         n = {"en": 10, "fr": 15, "sw": 10}[language]
-        write("marc", "test", language, [{"text": f"{language} {NOUNS[i % 6]} {i}", "stars": i % 5 + 1} for i in range(n)])
+        write(
+            "marc",
+            "test",
+            language,
+            [{"text": f"{language} {NOUNS[i % 6]} {i}", "stars": i % 5 + 1} for i in range(n)],
+        )
         causes = [{"premise": f"The {x} fell.", "choice1": "It rained.", "choice2": "The sun shone.",
                    "question": ["cause", "effect"][i % 2], "label": i % 2} for i, x in enumerate(NOUNS)]  # fmt: skip
         write("xcopa", "validation", language, causes)
         story = {f"input_sentence_{i}": f"Part {i}." for i in range(1, 5)}
-        quiz = {"sentence_quiz1": "It ended.", "sentence_quiz2": "It began.", "answer_right_ending": 2}
+        quiz = {
+            "sentence_quiz1": "It ended.",
+            "sentence_quiz2": "It began.",
+            "answer_right_ending": 2,
+        }
         write("xstory_cloze", "eval", language, [story | quiz])
     return root
 

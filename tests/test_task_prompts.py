@@ -10,7 +10,13 @@ from mlprune_helpers.prompts import task_prompts
 ROWS = {
     "nli": {"premise": "It rains.", "hypothesis": "It is wet.", "label": 0},
     "reviews": {"text": "A fine book.", "label": 1},
-    "stories": {"premise": "It rained.", "choice1": "The river rose.", "choice2": "The sun shone.", "question": "effect", "label": 0},
+    "stories": {
+        "premise": "It rained.",
+        "choice1": "The river rose.",
+        "choice2": "The sun shone.",
+        "question": "effect",
+        "label": 0,
+    },
     "xstory_cloze": {"premise": "One. Two.", "choice1": "Three.", "choice2": "Zero.", "label": 0},
 }
 
@@ -24,10 +30,22 @@ def asked(task, template, language="en", **changes):
 @pytest.mark.parametrize(
     ("task", "changes", "strings"),
     [
-        ("nli", {}, ["It rains. , right? Yes , It is wet.", "It rains. , right? Also , It is wet.", "It rains. , right? No , It is wet."]),
+        (
+            "nli",
+            {},
+            [
+                "It rains. , right? Yes , It is wet.",
+                "It rains. , right? Also , It is wet.",
+                "It rains. , right? No , It is wet.",
+            ],
+        ),
         ("reviews", {}, ["A fine book. It is negative", "A fine book. It is positive"]),
         ("stories", {}, ["It rained so the river rose.", "It rained so the sun shone."]),
-        ("stories", {"question": "cause"}, ["It rained because the river rose.", "It rained because the sun shone."]),
+        (
+            "stories",
+            {"question": "cause"},
+            ["It rained because the river rose.", "It rained because the sun shone."],
+        ),
         ("xstory_cloze", {}, ["One. Two. Three.", "One. Two. Zero."]),
     ],
 )
@@ -50,7 +68,11 @@ def test_native_templates():
 @pytest.mark.parametrize("task", ROWS)
 @pytest.mark.parametrize("language", mh.BOOK_LANGUAGES)
 def test_every_language_of_the_book_has_native_templates(task, language):
-    strings = [s for question in ("cause", "effect") for s in asked(task, "native", language, question=question)]
+    strings = [
+        s
+        for question in ("cause", "effect")
+        for s in asked(task, "native", language, question=question)
+    ]
     assert all("{" not in s and s == s.strip() and "  " not in s for s in strings)
     assert len(set(strings[: len(strings) // 2])) == len(data.TASKS[task].labels)
     if language != "en" and task != "xstory_cloze":
@@ -58,13 +80,19 @@ def test_every_language_of_the_book_has_native_templates(task, language):
 
 
 def test_long_reviews_are_cut_at_words_and_where_there_are_none_at_characters():
-    assert asked("reviews", "paper", text="word " * 300)[0] == " ".join(["word"] * 128) + " It is negative"
+    assert (
+        asked("reviews", "paper", text="word " * 300)[0]
+        == " ".join(["word"] * 128) + " It is negative"
+    )
     assert asked("reviews", "paper", text="字" * 2000)[0] == "字" * 768 + " It is negative"
 
 
 def test_a_template_of_ones_own():
     own = {"prompt": "Is this good? {text}", "choices": [" No", " Yes"]}
-    assert asked("reviews", own) == ["Is this good? A fine book. No", "Is this good? A fine book. Yes"]
+    assert asked("reviews", own) == [
+        "Is this good? A fine book. No",
+        "Is this good? A fine book. Yes",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +140,8 @@ def test_content_free_keeps_shots_and_given_answers(folder):
     blank, same = task_prompts("xcopa", rows, shots=1, content_free="N/A")
     assert same == choices
     for full, empty, row in zip(prompts, blank, rows):
-        assert full.split("\n\n")[0] == empty.split("\n\n")[0] and empty.split("\n\n")[1].startswith("N/A ")
+        assert full.split("\n\n")[0] == empty.split("\n\n")[0] and empty.split("\n\n")[
+            1
+        ].startswith("N/A ")
         assert full.endswith(("because", "so")) and empty.endswith(full.split()[-1])
         assert row["premise"].startswith("The")  # the rows themselves stay

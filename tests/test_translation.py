@@ -15,10 +15,18 @@ class Typist:
     def __init__(self, lm, texts):
         self.lm, self.texts, self.batches, self.steps = lm, texts, [], 0
 
-    def __call__(self, input_ids, attention_mask, max_new_tokens, stopping_criteria, pad_token_id, **options):
-        prompts = [self.lm.tokenizer.decode(row[m.bool()], skip_special_tokens=True) for row, m in zip(input_ids, attention_mask)]
+    def __call__(
+        self, input_ids, attention_mask, max_new_tokens, stopping_criteria, pad_token_id, **options
+    ):
+        prompts = [
+            self.lm.tokenizer.decode(row[m.bool()], skip_special_tokens=True)
+            for row, m in zip(input_ids, attention_mask)
+        ]
         self.batches.append(prompts)
-        texts = [next(text for key, text in self.texts.items() if key in p.rsplit("French:", 1)[1]) for p in prompts]
+        texts = [
+            next(text for key, text in self.texts.items() if key in p.rsplit("French:", 1)[1])
+            for p in prompts
+        ]
         ids = [self.lm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         for step in range(max_new_tokens):
             column = torch.tensor([[row[step] if step < len(row) else pad_token_id] for row in ids])
@@ -37,13 +45,20 @@ def test_a_made_up_pair_is_never_part_of_a_translation(one_lm, monkeypatch):
     }
     typist = Typist(one_lm, typed)
     monkeypatch.setattr(one_lm.model, "generate", typist)
-    assert mh.translate(one_lm, list(typed), "fr", "en", max_new_tokens=200) == ["One.", "Two.", "", "Four, and no end"]
+    assert mh.translate(one_lm, list(typed), "fr", "en", max_new_tokens=200) == [
+        "One.",
+        "Two.",
+        "",
+        "Four, and no end",
+    ]
     assert typist.steps < 40  # stopped, not typed to the end
 
 
 def test_the_separator_may_be_another(one_lm, monkeypatch):
     monkeypatch.setattr(one_lm.model, "generate", Typist(one_lm, {"un": " One\nline ### two"}))
-    assert mh.translate(one_lm, ["un"], "fr", "en", separator="###", max_new_tokens=80) == ["One\nline"]
+    assert mh.translate(one_lm, ["un"], "fr", "en", separator="###", max_new_tokens=80) == [
+        "One\nline"
+    ]
 
 
 def test_translation_equals_greedy_decoding_one_by_one(lm):
@@ -68,14 +83,21 @@ def test_demonstrations_fixed_or_one_a_sentence(one_lm, parallel, monkeypatch):
     mh.translate(one_lm, ["un", "deux"], "fr", "en", drawn, max_new_tokens=8, token_budget=1)
     mh.translate(one_lm, ["un", "deux"], "fr", "en", drawn[0], max_new_tokens=8, token_budget=1)
     own, fixed = typist.batches[:2], typist.batches[2:]
-    assert {p for (p,) in own} == {d + f"French: {s}\nEnglish:" for d, s in zip(drawn, ["un", "deux"])}
+    assert {p for (p,) in own} == {
+        d + f"French: {s}\nEnglish:" for d, s in zip(drawn, ["un", "deux"])
+    }
     assert all(p.startswith(drawn[0]) for (p,) in fixed)
     with pytest.raises(ValueError, match="1 demonstrations for 2 sentences"):
         mh.translate(one_lm, ["un", "deux"], "fr", "en", drawn[:1])
 
 
 def test_right_language():
-    texts = ["The cat sleeps on the old chair.", "Le chat dort sur la vieille chaise.", "", "Paka analala kwenye kiti cha zamani."]
+    texts = [
+        "The cat sleeps on the old chair.",
+        "Le chat dort sur la vieille chaise.",
+        "",
+        "Paka analala kwenye kiti cha zamani.",
+    ]
     assert mh.right_language(texts, "en").tolist() == [True, False, False, False]
     assert mh.right_language(texts, "sw").tolist() == [False, False, False, True]
     with pytest.raises(mh.DataError, match="does not know Burmese; it knows .*English"):
@@ -96,10 +118,22 @@ def test_self_translate(one_lm, folder, monkeypatch):
     rows = mh.load_task("xnli", "fr", folder)
     english = list(mh.self_translate(one_lm, "xnli", rows, "fr", "demo", max_new_tokens=9))
     ((texts, *rest),) = seen
-    assert rest == ["fr", "en", "demo", {"max_new_tokens": 9}] and len(texts) == len(set(texts)) == 6 + 3
-    assert english[0]["premise"] == "THE CAT FR IS OLD." and english[3]["premise"] == rows[3]["premise"]
-    assert [{k: r[k] for k in ("id", "group", "label")} for r in english] == [{k: r[k] for k in ("id", "group", "label")} for r in rows]
+    assert (
+        rest == ["fr", "en", "demo", {"max_new_tokens": 9}]
+        and len(texts) == len(set(texts)) == 6 + 3
+    )
+    assert (
+        english[0]["premise"] == "THE CAT FR IS OLD."
+        and english[3]["premise"] == rows[3]["premise"]
+    )
+    assert [{k: r[k] for k in ("id", "group", "label")} for r in english] == [
+        {k: r[k] for k in ("id", "group", "label")} for r in rows
+    ]
     result = mh.evaluate(one_lm, "xnli", "fr", examples=Dataset.from_list(english))
-    assert result.scores[0, 0] == pytest.approx(by_hand(one_lm, "THE CAT FR IS OLD. , right? Yes , It is old"), abs=1e-4)
+    assert result.scores[0, 0] == pytest.approx(
+        by_hand(one_lm, "THE CAT FR IS OLD. , right? Yes , It is old"), abs=1e-4
+    )
     causes = list(mh.self_translate(one_lm, "xcopa", mh.load_task("xcopa", "fr", folder), "fr"))
-    assert {row["question"] for row in causes} == {"cause", "effect"} and causes[0]["premise"] == "The cat fell.".upper()
+    assert {row["question"] for row in causes} == {"cause", "effect"} and causes[0][
+        "premise"
+    ] == "The cat fell.".upper()

@@ -12,7 +12,7 @@ import yaml
 from .checks import checked_text, shown, whole_number
 from .identity import describe_function
 from .languages import LANGUAGES, DataError
-from .templates import Template, check_template, selector
+from .templates import check_template, selector
 
 Row = Mapping[str, Any]
 

@@ -35,13 +35,19 @@ def made_up_prompts(n, seed=0):
     rng = np.random.default_rng(seed)
     shot = "French: {}.\nEnglish: {}.\n"
     sentence = lambda words: " ".join(rng.choice(words, rng.integers(15, 31)))  # noqa: E731
-    return ["".join(shot.format(sentence(FRENCH), sentence(ENGLISH)) for _ in range(4)) for _ in range(n)]
+    return [
+        "".join(shot.format(sentence(FRENCH), sentence(ENGLISH)) for _ in range(4))
+        for _ in range(n)
+    ]
 
 
 def published(lm, prompts):
     """{name: mask}; prunes ``lm``."""
     names = {id(module): name for name, module in lm.prunable.items()}
-    inputs, masks = _into_blocks(lm, {"": prompts}, LENGTH, "counted", LENGTH), {}  # padded, one by one, in order
+    inputs, masks = (
+        _into_blocks(lm, {"": prompts}, LENGTH, "counted", LENGTH),
+        {},
+    )  # padded, one by one, in order
     for prompt, one in zip(prompts, inputs):
         one.counted = torch.arange(LENGTH)[None] < len(lm.tokenizer(prompt)["input_ids"])
     for layer, block in enumerate(lm.layers):
@@ -102,18 +108,26 @@ def measured(run):
 
 def xglm(lm):
     """24 blocks, width 1024, inner width 4096, as facebook/xglm-564M; the tokenizer is that of ``lm``."""
-    config = transformers.XGLMConfig(vocab_size=len(lm.tokenizer), d_model=1024, ffn_dim=4096, num_layers=24, attention_heads=16)
+    config = transformers.XGLMConfig(
+        vocab_size=len(lm.tokenizer), d_model=1024, ffn_dim=4096, num_layers=24, attention_heads=16
+    )
     torch.manual_seed(0)
-    return mh.LanguageModel("xglm-564m-shaped", transformers.AutoModelForCausalLM.from_config(config), lm.tokenizer)
+    return mh.LanguageModel(
+        "xglm-564m-shaped", transformers.AutoModelForCausalLM.from_config(config), lm.tokenizer
+    )
 
 
 def compare(lm, prompts):
     tokens = [min(len(lm.tokenizer(p)["input_ids"]), LENGTH) for p in prompts]
-    print(f"\n{lm.name}: {len(prompts)} prompts of {np.mean(tokens):.0f} tokens, {torch.get_num_threads()} threads")
+    print(
+        f"\n{lm.name}: {len(prompts)} prompts of {np.mean(tokens):.0f} tokens, {torch.get_num_threads()} threads"
+    )
     dense = {name: mh.weight_matrix(module).clone() for name, module in lm.prunable.items()}
     times, memory, masks = {}, {}, {}
     bare(lm, prompts[:2])
-    assert lm.fingerprint  # reads all weights: those not yet read from the file would count as memory of ours
+    assert (
+        lm.fingerprint
+    )  # reads all weights: those not yet read from the file would count as memory of ours
     for name, run in {
         "bare": lambda: bare(lm, prompts),
         "package": lambda: mh.prune(lm, prompts, sparsity=SPARSITY, max_length=LENGTH).masks,
@@ -123,14 +137,26 @@ def compare(lm, prompts):
         for matrix, module in lm.prunable.items():
             mh.weight_matrix(module).copy_(dense[matrix])
         clock, processor = times[name]
-        print(f"  {name:10}{clock:8.1f} s, {processor:7.1f} s of the processor,{memory[name]:6.0f} MB more memory", flush=True)
-    for above, below, asked in ("published", "package", "at least 2"), ("package", "bare", "at most 1.3"):
+        print(
+            f"  {name:10}{clock:8.1f} s, {processor:7.1f} s of the processor,{memory[name]:6.0f} MB more memory",
+            flush=True,
+        )
+    for above, below, asked in (
+        ("published", "package", "at least 2"),
+        ("package", "bare", "at most 1.3"),
+    ):
         clock, processor = (a / b for a, b in zip(times[above], times[below]))
-        print(f"  {above} / {below}: {clock:.2f} on the clock, {processor:.2f} of the processor (asked: {asked})")
+        print(
+            f"  {above} / {below}: {clock:.2f} on the clock, {processor:.2f} of the processor (asked: {asked})"
+        )
     of_first = [name for name in dense if ".0." in name]
     for what, names, allowed in ("block 0", of_first, 1e-4), ("all blocks", list(dense), 1e-2):
-        share = np.mean([(masks["package"][n] != masks["published"][n]).double().mean() for n in names])
-        print(f"  masks of {what} differ at {share:.1e} of the weights, by rounding (at most {allowed:.0e})")
+        share = np.mean(
+            [(masks["package"][n] != masks["published"][n]).double().mean() for n in names]
+        )
+        print(
+            f"  masks of {what} differ at {share:.1e} of the weights, by rounding (at most {allowed:.0e})"
+        )
         assert share <= allowed
 
 

@@ -42,12 +42,18 @@ def published(lm, prompts, choices, batch=32):
     scores = np.zeros((len(prompts), len(choices[0])))
     for label in range(scores.shape[1]):
         for k in range(0, len(prompts), batch):
-            ids = encode(lm, [p + c[label] for p, c in zip(prompts[k : k + batch], choices[k : k + batch])])
+            ids = encode(
+                lm, [p + c[label] for p, c in zip(prompts[k : k + batch], choices[k : k + batch])]
+            )
             length = max(map(len, ids))
             tokens = torch.tensor([x + [0] * (length - len(x)) for x in ids])
             mask = torch.tensor([[1] * len(x) + [0] * (length - len(x)) for x in ids])
             logits = lm.model(input_ids=tokens, attention_mask=mask).logits
-            loss = nn.functional.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]), tokens[:, 1:].reshape(-1), reduction="none")
+            loss = nn.functional.cross_entropy(
+                logits[:, :-1].reshape(-1, logits.shape[-1]),
+                tokens[:, 1:].reshape(-1),
+                reduction="none",
+            )
             loss = loss.reshape(len(ids), -1) * mask[:, 1:]
             scores[k : k + len(ids), label] = -(loss.sum(1) / mask[:, 1:].sum(1))
     return scores
@@ -56,8 +62,12 @@ def published(lm, prompts, choices, batch=32):
 def harness(lm, prompts, choices):
     """lm-evaluation-harness's HF backend, as many padded tokens in a batch as this package takes."""
     longest = max(map(len, encode(lm, [p + c for p, cs in zip(prompts, choices) for c in cs])))
-    requests = [Instance("loglikelihood", {}, (p, c), 0) for p, cs in zip(prompts, choices) for c in cs]
-    backend = HFLM(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=max(1, TOKEN_BUDGET // longest))
+    requests = [
+        Instance("loglikelihood", {}, (p, c), 0) for p, cs in zip(prompts, choices) for c in cs
+    ]
+    backend = HFLM(
+        pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=max(1, TOKEN_BUDGET // longest)
+    )
     values = backend.loglikelihood(requests, disable_tqdm=True)
     return np.array([value for value, _ in values]).reshape(len(prompts), -1)
 
@@ -104,17 +114,25 @@ def ours(**options):
 with FlopCounterMode(display=False) as counter, Peak() as memory:
     full, first = timed(ours)
 machine, flops = machine_flops(), counter.get_total_flops()
-print(f"this package, as the paper scores          {first:7.1f} s   {memory.peak - memory.before >> 20} MB more memory")
-print(f"  matrix products: {flops / first / 1e9:.0f} GFLOP/s, {100 * flops / first / machine:.0f} % of the {machine / 1e9:.0f} that 2048-square ones reach here")
+print(
+    f"this package, as the paper scores          {first:7.1f} s   {memory.peak - memory.before >> 20} MB more memory"
+)
+print(
+    f"  matrix products: {flops / first / 1e9:.0f} GFLOP/s, {100 * flops / first / machine:.0f} % of the {machine / 1e9:.0f} that 2048-square ones reach here"
+)
 reference, slow = timed(lambda: published(lm, prompts, choices))
 again = timed(ours)[1]
 mean = (first + again) / 2
 print(f"this package, once more                    {again:7.1f} s")
-print(f"the published procedure                    {slow:7.1f} s   {slow / mean:.2f} times as long; scores differ by {np.abs(full - reference).max():.1e} at most")
+print(
+    f"the published procedure                    {slow:7.1f} s   {slow / mean:.2f} times as long; scores differ by {np.abs(full - reference).max():.1e} at most"
+)
 request = dict(reduction="sum", span="continuation")
 summed, first = timed(lambda: ours(**request))
 theirs, slow = timed(lambda: harness(lm, prompts, choices))
 again = timed(lambda: ours(**request))[1]
 mean = (first + again) / 2
 print(f"this package, as the harness scores        {first:7.1f} s, {again:.1f} s")
-print(f"lm-evaluation-harness                      {slow:7.1f} s   {slow / mean:.2f} times as long; scores differ by {np.abs(summed - theirs).max():.1e} at most")
+print(
+    f"lm-evaluation-harness                      {slow:7.1f} s   {slow / mean:.2f} times as long; scores differ by {np.abs(summed - theirs).max():.1e} at most"
+)
