@@ -1,7 +1,7 @@
 """Helpers of the book "Pruning multilingual language models": the machinery behind its notebooks.
 
-Public names are loaded when they are first used (``__init__.pyi`` lists them), so that what needs no torch
-does not wait for it.
+Public names are loaded when they are first used (``__init__.pyi`` lists them), so that what needs
+no torch does not wait for it.
 """
 
 import lazy_loader

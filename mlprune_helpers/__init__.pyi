@@ -1,4 +1,5 @@
-# The public names, and the rooms they come from.  Read by lazy_loader at import, and by type checkers.
+# The public names, and the rooms they come from.  Read by lazy_loader at import, and by type
+# checkers.
 
 from . import plots as plots
 from .activations import (

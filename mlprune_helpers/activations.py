@@ -1,6 +1,7 @@
 """One pass over prompts → how large every feature gets.
 
-Two kinds of features: dimensions of the residual stream between the blocks, and inputs of the prunable matrices.
+Two kinds of features: dimensions of the residual stream between the blocks, and inputs of the
+prunable matrices.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from .hooks import InputSums, residual_stream
 from .models.language_model import LanguageModel
 
 PADDINGS = ("masked", "counted")
-#: A massive activation exceeds both: this, and so many times the median of its hidden state (arXiv 2402.17762).
+#: A massive activation exceeds both: this, and so many times the median of its hidden state (arXiv
+#: 2402.17762).
 MASSIVE = 100
 MASSIVE_OVER_MEDIAN = 1000
 
@@ -30,19 +32,22 @@ MASSIVE_OVER_MEDIAN = 1000
 class ActivationStats:
     """Sums over token positions; every norm, mean and share follows from them.
 
-    Layers of the residual stream: before block 0, …, before block L-1, after it (before the final norm).
+    Layers of the residual stream: before block 0, …, before block L-1, after it (before the final
+    norm).
 
     Attributes:
         prompt_squares: Of every prompt, sums of squares (n_prompts, n_layers + 1, hidden_size).
         prompt_tokens: Of every prompt, positions counted (n_prompts,).
-        input_squares: Of the inputs of each prunable matrix, sums of squares in float64 (in_features,).
+        input_squares: Of the inputs of each prunable matrix, sums of squares in float64
+            (in_features,).
         hidden_max: Largest absolute value over all prompts (n_layers + 1, hidden_size).
         hidden_sum: Sum of the values, with their signs.
         hidden_above: Positions at which the absolute value exceeds ``threshold``.
-        hidden_massive: Positions at which it is a massive activation: above 100 and above 1,000 times the median of
-            its hidden state (Sun et al., arXiv 2402.17762).
+        hidden_massive: Positions at which it is a massive activation: above 100 and above 1,000
+            times the median of its hidden state (Sun et al., arXiv 2402.17762).
         threshold: 6 in LLM.int8 (arXiv 2208.07339).
-        input_sums: Of the inputs of each prunable matrix, sums with their signs in float64 (in_features,).
+        input_sums: Of the inputs of each prunable matrix, sums with their signs in float64
+            (in_features,).
     """
 
     prompt_squares: np.ndarray
@@ -62,22 +67,34 @@ class ActivationStats:
 
     @property
     def hidden(self) -> np.ndarray:
-        """L2 norm over all tokens of all prompts (n_layers + 1, hidden_size): pooled, as in pruning."""
+        """L2 norm over all tokens of all prompts (n_layers + 1, hidden_size).
+
+        Pooled, as in pruning.
+        """
         return np.sqrt(self.prompt_squares.sum(axis=0, dtype=np.float64))
 
     @property
     def hidden_per_prompt(self) -> np.ndarray:
-        """L2 norm over the tokens of a prompt, averaged over prompts: as in the paper's analysis."""
+        """L2 norm over the tokens of a prompt, averaged over prompts.
+
+        As in the paper's analysis.
+        """
         return np.sqrt(self.prompt_squares).mean(axis=0, dtype=np.float64)
 
     @property
     def rms(self) -> np.ndarray:
-        """Root mean square over tokens (n_layers + 1, hidden_size): free of the number of tokens."""
+        """Root mean square over tokens (n_layers + 1, hidden_size).
+
+        Free of the number of tokens.
+        """
         return self.hidden / np.sqrt(self.n_tokens)
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean over tokens, with its sign (n_layers + 1, hidden_size): what mean ablation puts in."""
+        """Mean over tokens, with its sign (n_layers + 1, hidden_size).
+
+        What mean ablation puts in.
+        """
         return self.hidden_sum / self.n_tokens
 
     @property
@@ -87,7 +104,7 @@ class ActivationStats:
 
     @property
     def share_massive(self) -> np.ndarray:
-        """Share of tokens at which a feature is a massive activation (n_layers + 1, hidden_size)."""
+        """Share of tokens at which it is a massive activation (n_layers + 1, hidden_size)."""
         return self.hidden_massive / self.n_tokens
 
     @property
@@ -106,7 +123,8 @@ class ActivationStats:
             raise ValueError("These statistics are of different models and cannot be merged.")
         if self.threshold != other.threshold:
             raise ValueError(
-                f"Thresholds {self.threshold} and {other.threshold} differ: collect both with the same."
+                f"Thresholds {self.threshold} and {other.threshold} differ: collect both with the "
+                f"same."
             )
         return ActivationStats(
             prompt_squares=np.concatenate([self.prompt_squares, other.prompt_squares]),
@@ -163,27 +181,31 @@ def collect_activations(
     threshold: float = 6.0,
     token_budget: int = 2048,
 ) -> ActivationStats:
-    """Run the model once over the prompts and sum up its features, in float32 whatever the model's own type.
+    """Run the model once over the prompts and sum up its features.
+
+    In float32 whatever the model's own type.
 
     Args:
         lm: The model.
         prompts: Texts.
         max_length: Tokens at which a prompt is cut; None: nowhere.
-        padding: "masked"; or "counted", as in the published code: prompts are padded to ``max_length``, and the norms
-            include it.
+        padding: "masked"; or "counted", as in the published code: prompts are padded to
+            ``max_length``, and the norms include it.
         skip_first: How many tokens to leave out at the start of every prompt (the attention sink).
         threshold: Above which a value counts as an outlier.
-        token_budget: Padded tokens in a batch, halved when memory runs out; results do not depend on it.
+        token_budget: Padded tokens in a batch, halved when memory runs out; results do not depend
+            on it.
 
     Raises:
-        ValueError: For a setting that is not allowed, a prompt too long for the model, or an activation that is not
-            finite, naming the layer or the matrix.
+        ValueError: For a setting that is not allowed, a prompt too long for the model, or an
+            activation that is not finite, naming the layer or the matrix.
     """
     ids, lengths = token_ids(lm, prompts, max_length, padding)
     shortest = min(map(len, ids))
     if not 0 <= skip_first < shortest:
         raise ValueError(
-            f"skip_first is {skip_first}; allowed: 0 to {shortest - 1}, one token less than the shortest prompt."
+            f"skip_first is {skip_first}; allowed: 0 to {shortest - 1}, one token less than the "
+            f"shortest prompt."
         )
     collection = _Collection(lm, len(ids), threshold)
 
@@ -209,7 +231,8 @@ def token_ids(
         )
     if max_length is not None and max_length <= len(lm.prefix):
         raise ValueError(
-            f"max_length is {max_length}; {len(lm.prefix)} special tokens stand before every prompt: raise it."
+            f"max_length is {max_length}; {len(lm.prefix)} special tokens stand before every "
+            f"prompt: raise it."
         )
     ids = encode(lm, prompts, max_length)
     lm.check_length(max(map(len, ids)))
@@ -271,7 +294,8 @@ class _Collection:
         if not np.isfinite(self.squares).all():
             layer = int(np.argwhere(~np.isfinite(self.squares))[:, 1].min())
             raise ValueError(
-                f"{self.lm.name}: hidden states are not finite from layer {layer} on; load the model in float32."
+                f"{self.lm.name}: hidden states are not finite from layer {layer} on; load the "
+                f"model in float32."
             )
         totals = self.inputs.checked()
         return ActivationStats(

@@ -14,7 +14,9 @@ from .models.language_model import LanguageModel
 def encode(
     lm: LanguageModel, texts: Sequence[str], max_length: int | None = None
 ) -> list[list[int]]:
-    """Token ids of texts that are to be continued: the special tokens before a text are there, those after it not.
+    """Token ids of texts that are to be continued.
+
+    The special tokens before a text are there, those after it not.
 
     A text that begins with the special tokens, written out, gets them once.
 
@@ -25,7 +27,8 @@ def encode(
 
     Raises:
         TypeError: For one text in place of a list, or an item that is not text.
-        ValueError: For no texts, a text without tokens, or a token that the model has no embedding for.
+        ValueError: For no texts, a text without tokens, or a token that the model has no embedding
+            for.
     """
     if isinstance(texts, str):
         raise TypeError("A list of texts is expected, not one string: put it into a list.")
@@ -55,8 +58,10 @@ def _check_ids(lm: LanguageModel, ids: list[int], number: int, text: str) -> Non
     if max(ids) >= lm.n_embeddings:
         token = lm.tokenizer.convert_ids_to_tokens(max(ids))
         raise ValueError(
-            f"Text {number} holds the token {token!r} (id {max(ids)}), but {lm.name} has embeddings for "
-            f"{lm.n_embeddings} tokens only: {text[:80]!r}. Remove it from the text, or load the tokenizer that "
+            f"Text {number} holds the token {token!r} (id {max(ids)}), but {lm.name} has "
+            f"embeddings for "
+            f"{lm.n_embeddings} tokens only: {text[:80]!r}. Remove it from the text, or load the "
+            f"tokenizer that "
             "belongs to this model."
         )
 
@@ -71,7 +76,8 @@ def run_in_batches(
 ) -> None:
     """Call ``run(indices)`` on batches of similar length, longest first.
 
-    A batch for which memory runs out is halved and tried again, so ``run`` must keep nothing of a failed batch.
+    A batch for which memory runs out is halved and tried again, so ``run`` must keep nothing of a
+    failed batch.
 
     Args:
         lengths: Tokens of every item.
@@ -98,12 +104,15 @@ def run_in_batches(
                 if size == 1 or not out_of_memory(error):
                     raise
             if torch.cuda.is_available():
-                torch.cuda.empty_cache()  # out here, where the error no longer holds the batch's tensors
+                torch.cuda.empty_cache()  # here, where the error no longer holds tensors
             token_budget = size * longest // 2
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: torch.OutOfMemoryError is a RuntimeError, the CPU's allocator raises a plain one."""
+    """Whether memory ran out.
+
+    Torch.OutOfMemoryError is a RuntimeError, the CPU's allocator raises a plain one.
+    """
     return isinstance(error, RuntimeError) and "memory" in str(error)
 
 
@@ -115,7 +124,8 @@ def padded(
 ) -> tuple[Tensor, Tensor]:
     """Padded ids and attention mask, both (batch, length).
 
-    Which id pads does not matter to the real tokens: causal attention never looks right, the mask hides what is left.
+    Which id pads does not matter to the real tokens: causal attention never looks right, the mask
+    hides what is left.
     """
     width = length or max(map(len, ids))
     tokens = torch.zeros(len(ids), width, dtype=torch.long)

@@ -30,8 +30,9 @@ def residual_stream(
 
     Args:
         lm: The model.
-        see: Called with the layer and its hidden states (batch, length, hidden_size).  Layer l is what block l
-            receives, the last one what the last block puts out.  A tensor that it returns takes their place.
+        see: Called with the layer and its hidden states (batch, length, hidden_size).  Layer l is
+            what block l receives, the last one what the last block puts out.  A tensor that it
+            returns takes their place.
     """
     parameter = hidden_parameter(lm.layers[0])
 
@@ -65,8 +66,8 @@ class InputSums:
 
     Args:
         matrices: {name: linear map} to watch.
-        kinds: Which sums: "count" (how much was added, ()), "sums" and "squares" (in_features,), in float64;
-            "products", sums of x xᵀ (in_features, in_features).
+        kinds: Which sums: "count" (how much was added, ()), "sums" and "squares" (in_features,), in
+            float64; "products", sums of x xᵀ (in_features, in_features).
     """
 
     def __init__(self, matrices: Mapping[str, nn.Module], kinds: Collection[str] = ("squares",)):

@@ -1,8 +1,8 @@
 """Numbers from arrays: accuracy, calibration, ranks, intervals, p-values, translation quality.
 
 Every function checks what it is given.  A missing value compares as False and a text is a sequence
-of its characters, so that both would give a number, and a wrong one; here they are refused, by their
-place.
+of its characters, so that both would give a number, and a wrong one; here they are refused, by
+their place.
 """
 
 from __future__ import annotations

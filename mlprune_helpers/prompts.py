@@ -140,7 +140,8 @@ def _sentences(parallel: Dataset, language: str) -> list[str]:
     ]
     if language == "id" and all(map(_is_row_id, sentences)):
         raise DataError(
-            f"The column 'id' has the rows' ids, not {name}; load the sentences with languages that "
+            f"The column 'id' has the rows' ids, not {name}; load the sentences with languages "
+            f"that "
             "include 'id'."
         )
     return sentences
@@ -153,10 +154,14 @@ def _is_row_id(text: str) -> bool:
 
 
 def _choose(supply: int, shots: int, n_prompts: int, seed: int) -> np.ndarray:
-    """Row numbers (n_prompts, shots): without repetition while the supply lasts, never twice in a prompt."""
+    """Row numbers (n_prompts, shots).
+
+    Without repetition while the supply lasts, never twice in a prompt.
+    """
     if shots > supply:
         raise DataError(
-            f"{shots} shots asked, but there are only {supply} sentences. Lower shots, or load more."
+            f"{shots} shots asked, but there are only {supply} sentences. Lower shots, or load "
+            f"more."
         )
     rng = np.random.default_rng(seed)
     per_round = supply // shots
@@ -174,7 +179,7 @@ def _choose(supply: int, shots: int, n_prompts: int, seed: int) -> np.ndarray:
 
 
 def _partners(chosen: np.ndarray) -> list[np.ndarray]:
-    """For each prompt the rows of the next that shares none with it, or else its own in another order."""
+    """For each prompt the rows of the next that shares none, or else its own in another order."""
     partners = []
     for i, own in enumerate(chosen):
         others = [*chosen[i + 1 :], *chosen[:i], np.roll(own, -1)]
@@ -285,7 +290,8 @@ class _Asked:
             others = [i for i in rng.permutation(len(rows)) if groups[i] != group][:shots]
             if len(others) < shots:
                 raise DataError(
-                    f"{shots} shots asked, but only {len(others)} rows of other groups to draw from."
+                    f"{shots} shots asked, but only {len(others)} rows of other groups to draw "
+                    f"from."
                 )
             before[group] = "".join(self.solved(rows[i]) for i in others)
         return [before[group] for group in groups]

@@ -1,8 +1,8 @@
 """Log-likelihood of choices: which continuation does the model find likeliest?
 
-Strings that start alike form a unit.  Its common prefix runs once, and its strings go on from the cached keys and
-values.  The output head, dear where the vocabulary is large, runs only where a token is scored, and once for all
-strings that are the same up to there.
+Strings that start alike form a unit.  Its common prefix runs once, and its strings go on from the
+cached keys and values.  The output head, dear where the vocabulary is large, runs only where a
+token is scored, and once for all strings that are the same up to there.
 """
 
 from __future__ import annotations
@@ -95,21 +95,25 @@ def score_choices(
         prompts: Texts (n_prompts,).
         choices: For every prompt as many texts (n_prompts, n_choices).
         reduction: "mean" over the scored tokens, or their "sum".
-        span: "full", every token that is predicted, T - 1 of T (the paper, with ``reduction="mean"``);
-            "continuation", tokens from index ``len(tok(prompt))`` on, spaces at the prompt's end counted with the
-            choice, as lm-evaluation-harness has it (with "sum").
-        max_length: Tokens that may go in, the last of a string never does; by default what the model takes.
-        truncation: Of a longer string the earliest tokens are cut ("left"), except the special tokens in front, or it
-            is an "error".
+        span: "full", every token that is predicted, T - 1 of T (the paper, with
+            ``reduction="mean"``); "continuation", tokens from index ``len(tok(prompt))`` on, spaces
+            at the prompt's end counted with the choice, as lm-evaluation-harness has it (with
+            "sum").
+        max_length: Tokens that may go in, the last of a string never does; by default what the
+            model takes.
+        truncation: Of a longer string the earliest tokens are cut ("left"), except the special
+            tokens in front, or it is an "error".
         details: Return a :class:`Scored`; without it, a cut is a warning.
         token_budget: Padded tokens in a batch (default 1,024 on a CPU, else 16,384).
         logit_budget: Positions whose logits are held at once.  Results depend on neither budget.
 
     Returns:
-        Scores (n_prompts, n_choices) in nats, higher is likelier; or with ``details`` a :class:`Scored`.
+        Scores (n_prompts, n_choices) in nats, higher is likelier; or with ``details`` a
+        :class:`Scored`.
 
     Raises:
-        ValueError: For ragged choices, an empty span, a string too long, or a score that is not finite.
+        ValueError: For ragged choices, an empty span, a string too long, or a score that is not
+            finite.
 
     Example:
         >>> score_choices(lm, ["The sky is"], [[" blue", " made of cheese"]])  # doctest: +SKIP
@@ -121,7 +125,8 @@ def score_choices(
     n_cut = _cut(lm, strings, limit, truncation)
     if any(n_cut) and not details:
         warnings.warn(
-            f"{np.count_nonzero(n_cut)} of {len(strings)} strings were cut on the left to {limit} tokens.",
+            f"{np.count_nonzero(n_cut)} of {len(strings)} strings were cut on the left to {limit} "
+            f"tokens.",
             stacklevel=2,
         )
     budget = token_budget or (TOKENS_ON_CPU if lm.device.type == "cpu" else TOKENS_ON_GPU)
@@ -131,7 +136,8 @@ def score_choices(
     if not np.isfinite(scores).all():
         i = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise ValueError(
-            f"The score of choice {i % n_choices} of prompt {i // n_choices} is not finite; load the model in float32."
+            f"The score of choice {i % n_choices} of prompt {i // n_choices} is not finite; load "
+            f"the model in float32."
         )
     n_scored = np.array([len(string.ids) - string.start for string in strings])
     shape = (-1, n_choices)
@@ -139,7 +145,7 @@ def score_choices(
     return result if details else result.scores
 
 
-# -- strings -----------------------------------------------------------------------------------------------------
+# -- strings ---------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -187,7 +193,8 @@ def _check_arguments(
     counts = {len(texts) for texts in choices}
     if len(prompts) != len(choices) or len(counts) != 1 or counts == {0}:
         raise ValueError(
-            f"{len(prompts)} prompts and {len(choices)} lists of {sorted(counts)} choices; every prompt needs as many."
+            f"{len(prompts)} prompts and {len(choices)} lists of {sorted(counts)} choices; every "
+            f"prompt needs as many."
         )
     return counts.pop()
 
@@ -202,7 +209,8 @@ def _limit(lm: LanguageModel, max_length: int | None) -> int | None:
         or max_length <= len(lm.prefix)
     ):
         raise ValueError(
-            f"max_length is {max_length!r}; allowed: a whole number above {len(lm.prefix)}, the special tokens in "
+            f"max_length is {max_length!r}; allowed: a whole number above {len(lm.prefix)}, the "
+            f"special tokens in "
             "front, or None for what the model takes."
         )
     lm.check_length(max_length)
@@ -228,8 +236,10 @@ def _strings(
         number, choice = divmod(i, n_choices)
         if starts[number] >= len(row):
             raise ValueError(
-                f"Choice {choice} of prompt {number} adds no token to score: after {prompts[number][-40:]!r}, the "
-                f"choice {choices[number][choice]!r} merges into the tokens of the prompt. Put a space in front of "
+                f"Choice {choice} of prompt {number} adds no token to score: after "
+                f"{prompts[number][-40:]!r}, the "
+                f"choice {choices[number][choice]!r} merges into the tokens of the prompt. Put a "
+                f"space in front of "
                 "the choice, or score the whole string: span='full'."
             )
         strings.append(_String(row, starts[number]))
@@ -245,12 +255,16 @@ def _encode_beginnings(lm: LanguageModel, prompts: Sequence[str]) -> list[list[i
 def _cut(
     lm: LanguageModel, strings: list[_String], limit: int | None, truncation: str
 ) -> list[int]:
-    """Cut what does not fit, on the left but after the special tokens in front; how many tokens of each string."""
+    """Cut what does not fit, on the left but after the special tokens in front.
+
+    How many tokens of each string.
+    """
     n_cut = [max(0, len(string.fed) - limit) if limit else 0 for string in strings]
     if any(n_cut) and truncation == "error":
         longest = max(len(string.ids) for string in strings)
         raise ValueError(
-            f"A string of {longest} tokens; {limit} fit. Shorten the texts, use fewer shots, or cut them: "
+            f"A string of {longest} tokens; {limit} fit. Shorten the texts, use fewer shots, or "
+            f"cut them: "
             "truncation='left'."
         )
     n_kept = len(lm.prefix)
@@ -262,7 +276,7 @@ def _cut(
     return n_cut
 
 
-# -- units: strings that start alike -------------------------------------------------------------------------------
+# -- units: strings that start alike ---------------------------------------------------------------
 
 
 @dataclass
@@ -290,7 +304,10 @@ def _units(fed: list[list[int]]) -> list[_Unit]:
 
 
 def _best_cuts(lengths: list[int], common: list[int]) -> list[int]:
-    """Where the last unit of the first n strings begins, for every n; by dynamic programming on the tokens saved."""
+    """Where the last unit of the first n strings begins, for every n.
+
+    By dynamic programming on the tokens saved.
+    """
     saved = [0]
     begins = [0]
     for end in range(1, len(lengths) + 1):
@@ -313,9 +330,10 @@ def _common_length(a: list[int], b: list[int]) -> int:
     return length
 
 
-# -- passes ------------------------------------------------------------------------------------------------------
+# -- passes ----------------------------------------------------------------------------------------
 
-#: At one hidden state: {token: [(string, index of the token in it)]} whose log-probability it gives.
+#: At one hidden state: {token: [(string, index of the token in it)]} whose log-probability it
+#: gives.
 Wanted = dict[int, list[tuple[int, int]]]
 
 
@@ -401,7 +419,10 @@ class _Scoring:
     def _wanted_of_rests(
         self, rests: list[_Rest], units: list[_Unit]
     ) -> dict[tuple[int, int], Wanted]:
-        """The same tokens after the same prefix end in the same hidden state: one place serves all such strings."""
+        """The same tokens after the same prefix end in the same hidden state.
+
+        One place serves all such strings.
+        """
         wanted: dict[tuple[int, int], Wanted] = {}
         places: dict[tuple[int, ...], tuple[int, int]] = {}
         for k, rest in enumerate(rests):

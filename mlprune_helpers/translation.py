@@ -34,25 +34,26 @@ def translate(
 ) -> list[str]:
     """Greedy few-shot translation, whatever the checkpoint's own settings for generation say.
 
-    Demonstrations that all sentences share are run once.  A sentence that is finished leaves its batch.
+    Demonstrations that all sentences share are run once.  A sentence that is finished leaves its
+    batch.
 
     Args:
         lm: The model.
         sentences: Texts in the language ``source``.
         source, target: Codes of languages, such as "fr" and "en".
-        demonstrations: One prefix for all sentences, or one a sentence (``build_demonstrations`` with as many
-            ``n_prompts``); empty for zero-shot.
+        demonstrations: One prefix for all sentences, or one a sentence (``build_demonstrations``
+            with as many ``n_prompts``); empty for zero-shot.
         max_new_tokens: Where an output that does not end is cut.
         separator: Ends a sentence in the demonstrations, and an output.
         token_budget: Padded tokens in a batch, outputs included; results do not depend on it.
 
     Returns:
-        An output a sentence.  It ends at the first separator or where the model starts another pair (``French:``), so
-        a pair that it made up is never part of it.
+        An output a sentence.  It ends at the first separator or where the model starts another pair
+        (``French:``), so a pair that it made up is never part of it.
 
     Raises:
-        ValueError: For settings that are not allowed, more tokens than the model has positions for, or hidden states
-            that are not finite.
+        ValueError: For settings that are not allowed, more tokens than the model has positions for,
+            or hidden states that are not finite.
     """
     sentences = _texts("sentences", sentences)
     _check_languages(source, target)
@@ -67,7 +68,8 @@ def translate(
         prefixes = _texts("demonstrations", demonstrations)
     if len(prefixes) != len(sentences):
         raise ValueError(
-            f"{len(prefixes)} demonstrations for {len(sentences)} sentences; give one, or one a sentence."
+            f"{len(prefixes)} demonstrations for {len(sentences)} sentences; give one, or one a "
+            f"sentence."
         )
     prompts = [
         translation_prompt(sentence, source, target, prefix, separator)
@@ -108,7 +110,8 @@ class _Continuation:
         self.ends = re.compile("|".join(map(re.escape, ends)))
         self.max_new_tokens = max_new_tokens
         self.outputs: dict[int, str] = {}
-        #: Leading tokens that all prompts share, demonstrations among them, and their keys and values.
+        #: Leading tokens that all prompts share, demonstrations among them, and their keys and
+        #: values.
         self.shared = _shared_length(ids)
         self.shared_cache: DynamicCache | None = None
 
@@ -122,7 +125,10 @@ class _Continuation:
             run_in_batches(lengths, token_budget, self._continue, desc, equal_lengths=equal)
 
     def _run_shared(self) -> DynamicCache | None:
-        """Keys and values of what all prompts share; None where nothing is, or the model keeps them otherwise."""
+        """Keys and values of what all prompts share.
+
+        None where nothing is, or the model keeps them otherwise.
+        """
         if len(self.ids) == 1 or not self.shared:
             return None
         ids = torch.tensor([self.ids[0][: self.shared]])
@@ -169,9 +175,9 @@ class _Continuation:
     def _entry(self, rows: list[list[int]]) -> tuple[Tensor, Tensor, DynamicCache]:
         """What is fed first (batch, width), the mask (batch, cached + width), and the cache.
 
-        All prompts end together.  What is fed of each are its last ``width`` tokens; those before come from the
-        shared cache, padded on the left.  So nothing stands between the tokens of a prompt, and windows of attention
-        reach as far back as they would in the prompt alone.
+        All prompts end together.  What is fed of each are its last ``width`` tokens; those before
+        come from the shared cache, padded on the left.  So nothing stands between the tokens of a
+        prompt, and windows of attention reach as far back as they would in the prompt alone.
         """
         width = max(len(row) for row in rows) - self.shared
         n_cached = [max(0, len(row) - width) for row in rows]
@@ -210,7 +216,7 @@ def _padded_cache(shared: DynamicCache, lengths: list[int]) -> DynamicCache:
     return cache
 
 
-# -- what came out ------------------------------------------------------------------------------------------------
+# -- what came out ---------------------------------------------------------------------------------
 
 
 def right_language(texts: Sequence[str], language: str) -> np.ndarray:
@@ -265,7 +271,8 @@ def self_translate(
         **options: For :func:`translate`.
 
     Returns:
-        The same rows, for ``evaluate(…, examples=…)``; where the model says nothing, the text stays as it was.
+        The same rows, for ``evaluate(…, examples=…)``; where the model says nothing, the text stays
+        as it was.
     """
     declared = TASKS[task]
     fields = [name for name in declared.fields if name not in declared.selectors]

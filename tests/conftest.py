@@ -1,7 +1,9 @@
-"""Small models with random weights, of every architecture the book names, saved to folders and loaded from there.
+"""Small models with random weights.
 
-Norm weights, biases and matrices are drawn so that nothing is degenerate: no norm is 1, no bias is 0, attention
-looks at more than one place.  The tokenizers are trained here, on the sentences below.
+Of every architecture the book names, saved to folders and loaded from there.
+
+Norm weights, biases and matrices are drawn so that nothing is degenerate: no norm is 1, no bias is
+0, attention looks at more than one place.  The tokenizers are trained here, on the sentences below.
 """
 
 from __future__ import annotations
@@ -35,28 +37,32 @@ SENTENCES = [
 
 _COMMON = dict(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=1, pad_token_id=None)
 _MODERN = dict(
-    hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+    hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,  # noqa: E501
     max_position_embeddings=256, tie_word_embeddings=False,
 )  # fmt: skip
 
-#: Name: (configuration class, its settings, first special token put before every text, padding side).
+#: Name: (configuration class, its settings, first special token put before every text, padding
+#: side).
 ARCHITECTURES = {
-    "xglm": ("XGLMConfig", dict(d_model=32, ffn_dim=48, num_layers=3, attention_heads=4, max_position_embeddings=256, dropout=0.0, attention_dropout=0.0), True, "right"),
+    "xglm": ("XGLMConfig", dict(d_model=32, ffn_dim=48, num_layers=3, attention_heads=4, max_position_embeddings=256, dropout=0.0, attention_dropout=0.0), True, "right"),  # noqa: E501
     "gpt2": ("GPT2Config", dict(n_embd=32, n_layer=3, n_head=4, n_positions=256), False, "right"),
     "bloom": ("BloomConfig", dict(hidden_size=32, n_layer=3, n_head=4), False, "left"),
-    "gemma3": ("Gemma3TextConfig", _MODERN | dict(head_dim=8, sliding_window=8, layer_types=["sliding_attention", "full_attention", "sliding_attention"], query_pre_attn_scalar=8), True, "right"),
+    "gemma3": ("Gemma3TextConfig", _MODERN | dict(head_dim=8, sliding_window=8, layer_types=["sliding_attention", "full_attention", "sliding_attention"], query_pre_attn_scalar=8), True, "right"),  # noqa: E501
     "llama": ("LlamaConfig", _MODERN, True, "left"),
     "qwen2": ("Qwen2Config", _MODERN, False, "right"),
     "qwen3": ("Qwen3Config", _MODERN | dict(head_dim=8), False, "right"),
     "mistral": ("MistralConfig", _MODERN | dict(sliding_window=8), True, "left"),
-    "opt": ("OPTConfig", dict(hidden_size=32, word_embed_proj_dim=32, ffn_dim=48, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=256, dropout=0.0), True, "left"),
+    "opt": ("OPTConfig", dict(hidden_size=32, word_embed_proj_dim=32, ffn_dim=48, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=256, dropout=0.0), True, "left"),  # noqa: E501
 }  # fmt: skip
 
 
 def make_tokenizer(
     bos: bool = False, padding_side: str = "right"
 ) -> transformers.PreTrainedTokenizerFast:
-    """Byte-level BPE: every text can be written, and merges make a choice's tokens depend on what is before it."""
+    """Byte-level BPE.
+
+    Every text can be written, and merges make a choice's tokens depend on what is before it.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -103,7 +109,7 @@ def make_model(config_class: str, settings: dict, seed: int = 0) -> transformers
 
 @pytest.fixture(scope="session")
 def save_model(tmp_path_factory):
-    """A function (configuration class, settings, ...) → folder of a checkpoint with random weights."""
+    """A function (configuration class, settings, ...) → folder of a checkpoint with random weights."""  # noqa: E501
 
     def save(
         config_class: str,
@@ -198,7 +204,7 @@ NOUNS = ["cat", "river", "letter", "chair", "window", "brother"]
 
 
 def nli_rows(language, n=18):
-    rows = [{"premise": f"The {NOUNS[i // 3]} {language} is old.", "hypothesis": f"It is {word}", "label": (i + i // 3) % 3}
+    rows = [{"premise": f"The {NOUNS[i // 3]} {language} is old.", "hypothesis": f"It is {word}", "label": (i + i // 3) % 3}  # noqa: E501
             for i, word in zip(range(n), ["old", "young", "red"] * n)]  # fmt: skip
     return rows
 
@@ -222,8 +228,8 @@ def folder(tmp_path_factory):
             language,
             [{"text": f"{language} {NOUNS[i % 6]} {i}", "stars": i % 5 + 1} for i in range(n)],
         )
-        causes = [{"premise": f"The {x} fell.", "choice1": "It rained.", "choice2": "The sun shone.",
-                   "question": ["cause", "effect"][i % 2], "label": i % 2} for i, x in enumerate(NOUNS)]  # fmt: skip
+        causes = [{"premise": f"The {x} fell.", "choice1": "It rained.", "choice2": "The sun shone.",  # noqa: E501
+                   "question": ["cause", "effect"][i % 2], "label": i % 2} for i, x in enumerate(NOUNS)]  # fmt: skip  # noqa: E501
         write("xcopa", "validation", language, causes)
         story = {f"input_sentence_{i}": f"Part {i}." for i in range(1, 5)}
         quiz = {

@@ -83,7 +83,10 @@ def brute_force(
 
 
 def assert_same(got, expected, scores, allowed_ties=2):
-    """Masks are equal.  A row may differ only where rounding decides: its scores at the border differ by 1e-5."""
+    """Masks are equal.
+
+    A row may differ only where rounding decides: its scores at the border differ by 1e-5.
+    """
     assert list(got) == list(expected)
     differing = 0
     for name in expected:

@@ -17,7 +17,7 @@ ARRAYS = (
 )
 
 
-# -- the oracle: one prompt at a time, with the model's own hidden states ---------------------------------------
+# -- the oracle: one prompt at a time, with the model's own hidden states --------------------------
 
 
 def hidden_states(lm, ids, mask=None):
@@ -137,8 +137,8 @@ def test_counted_padding_and_the_first_token(lm, prompts):
 
 def test_norms_by_hand(one_lm):
     stats = mh.ActivationStats(
-        prompt_squares=np.array([[[16.0, 0.0]], [[9.0, 4.0]]], dtype=np.float32), prompt_tokens=np.array([3, 1]),
-        input_squares={"w": np.array([4.0, 9.0])}, hidden_max=np.array([[3.0, 2.0]]), hidden_sum=np.array([[-2.0, 2.0]]),
+        prompt_squares=np.array([[[16.0, 0.0]], [[9.0, 4.0]]], dtype=np.float32), prompt_tokens=np.array([3, 1]),  # noqa: E501
+        input_squares={"w": np.array([4.0, 9.0])}, hidden_max=np.array([[3.0, 2.0]]), hidden_sum=np.array([[-2.0, 2.0]]),  # noqa: E501
         hidden_above=np.array([[1, 0]]), hidden_massive=np.array([[0, 2]]),
     )  # fmt: skip
     assert stats.n_tokens == 4
@@ -174,11 +174,14 @@ def test_saved_and_loaded(one_lm, prompts, tmp_path):
     assert_same(loaded.merge(stats), stats.merge(stats), rtol=0)
 
 
-# -- massive activations ----------------------------------------------------------------------------------------
+# -- massive activations ---------------------------------------------------------------------------
 
 
 def test_a_massive_activation_is_told_from_a_large_one(one_lm):
-    """One token's embedding is 500 in dimension 7 amid values near 0.1; the other dimension is large, not massive."""
+    """One token's embedding is 500 in dimension 7 amid values near 0.1.
+
+    The other dimension is large, not massive.
+    """
     embedding = one_lm.model.get_input_embeddings().weight.data
     embedding.copy_(0.1 * torch.sign(embedding))
     cat, dog = (one_lm.tokenizer(text)["input_ids"][-1] for text in ("e", "a"))
@@ -190,7 +193,7 @@ def test_a_massive_activation_is_told_from_a_large_one(one_lm):
     assert stats.hidden_max[0, 7] == 500 and stats.hidden_max[0, 9] == 99
 
 
-# -- numbers ----------------------------------------------------------------------------------------------------
+# -- numbers ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -218,7 +221,7 @@ def test_what_is_not_finite_is_named(load, prompts):
         mh.collect_activations(lm, prompts)
 
 
-# -- memory -----------------------------------------------------------------------------------------------------
+# -- memory ----------------------------------------------------------------------------------------
 
 
 def test_a_batch_is_halved_when_memory_runs_out(one_lm, prompts, monkeypatch):
@@ -243,7 +246,7 @@ def test_a_batch_is_halved_when_memory_runs_out(one_lm, prompts, monkeypatch):
         mh.collect_activations(one_lm, prompts)
 
 
-# -- wrong settings, other models -------------------------------------------------------------------------------
+# -- wrong settings, other models ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -263,7 +266,7 @@ def test_wrong_settings_are_named(one_lm, prompts, setting, named):
 def test_embeddings_smaller_than_the_blocks(save_model, prompts):
     """As in OPT-350M, which projects its embeddings into the blocks and out of them again."""
     folder = save_model("OPTConfig", dict(
-        hidden_size=32, word_embed_proj_dim=16, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4,
+        hidden_size=32, word_embed_proj_dim=16, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4,  # noqa: E501
         max_position_embeddings=256, do_layer_norm_before=False,
     ))  # fmt: skip
     lm = mh.load_model(str(folder), device="cpu")
@@ -277,7 +280,7 @@ def test_embeddings_smaller_than_the_blocks(save_model, prompts):
 
 def test_experts_are_refused(save_model):
     folder = save_model("MixtralConfig", dict(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,  # noqa: E501
         num_local_experts=4, max_position_embeddings=256,
     ))  # fmt: skip
     with pytest.raises(mh.ModelError, match="experts"):

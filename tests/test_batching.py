@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 import mlprune_helpers as mh
 from mlprune_helpers.batching import padded, run_in_batches
 
-# -- token ids --------------------------------------------------------------------------------------------------
+# -- token ids -------------------------------------------------------------------------------------
 
 
 def test_encode_adds_what_the_tokenizer_adds_and_cuts_on_the_right(lm):

@@ -1,6 +1,9 @@
-"""The built-in corpus, checked by machine: what no reader would notice and what would spoil a measurement.
+"""The built-in corpus.
 
-Bounds on rules that must not work (longer, shorter, shared words) are stated beside chance, with the number of rows.
+Checked by machine: what no reader would notice and what would spoil a measurement.
+
+Bounds on rules that must not work (longer, shorter, shared words) are stated beside chance, with
+the number of rows.
 """
 
 import itertools
@@ -36,7 +39,10 @@ def sentences(language: str, split: str | None = None) -> list[str]:
 
 
 def task_texts(language: str) -> dict[str, str]:
-    """Every text of the tasks in a language by the place where it stands; a premise of three rows once."""
+    """Every text of the tasks in a language by the place where it stands.
+
+    A premise of three rows once.
+    """
     texts = {}
     for task, fields in FIELDS.items():
         for row in mh.load_task(task, language):
@@ -64,7 +70,7 @@ def words(text: str, language: str) -> set[str]:
     return {word for word in plain.split() if len(word) > 3}
 
 
-# -- what is there ----------------------------------------------------------------------------------------------
+# -- what is there ---------------------------------------------------------------------------------
 
 
 def test_sentences_are_180_in_every_language_split_140_to_40():
@@ -132,7 +138,7 @@ def test_labels_follow_no_pattern(task):
     assert max(len(list(run)) for _, run in itertools.groupby(labels)) <= 8
 
 
-# -- how it is written ------------------------------------------------------------------------------------------
+# -- how it is written -----------------------------------------------------------------------------
 
 
 @every_language
@@ -170,7 +176,10 @@ def test_texts_are_in_their_script(language):
 
 @every_language
 def test_texts_are_in_their_language(language):
-    """Single short texts of one language may pass for another: all of five together must be right, and nearly all alone."""
+    """Single short texts of one language may pass for another.
+
+    All of five together must be right, and nearly all alone.
+    """
     texts = list(all_texts(language).values())
     together = [" ".join(texts[i : i + 5]) for i in range(0, len(texts), 5)]
     assert right_language(together, language).all(), np.array(together)[
@@ -186,7 +195,8 @@ def test_nothing_is_left_in_english(language):
     english, texts = all_texts("en"), all_texts(language)
     assert not [place for place in texts if texts[place] == english[place]]
     if language not in SCRIPTS:
-        # Words of four letters or more may be the same (names, animal, hotel), but not most of them.
+        # Words of four letters or more may be the same (names, animal, hotel), but not most of
+        # them.
         same = {
             place: words(texts[place], language) & words(english[place], "en") for place in texts
         }
@@ -195,7 +205,7 @@ def test_nothing_is_left_in_english(language):
         }
 
 
-# -- alignment --------------------------------------------------------------------------------------------------
+# -- alignment -------------------------------------------------------------------------------------
 
 
 @every_translation
@@ -223,7 +233,7 @@ def test_lengths_go_with_english(language):
 
 @every_translation
 def test_lines_are_not_shifted(language):
-    """Lengths of translations follow those of the sentences, and do not follow those of the next."""
+    """Lengths of translations follow those of the sentences, and do not follow those of the next."""  # noqa: E501
     own, english = ([len(text) for text in sentences(code)] for code in (language, "en"))
     assert spearmanr(own, english).statistic > 0.55
     assert abs(spearmanr(own, np.roll(english, 1)).statistic) < 0.3
@@ -238,7 +248,7 @@ def test_questions_stay_questions(language):
     ]
 
 
-# -- nothing twice ----------------------------------------------------------------------------------------------
+# -- nothing twice ---------------------------------------------------------------------------------
 
 
 def shingles(text: str, n: int) -> set[str]:
@@ -248,7 +258,10 @@ def shingles(text: str, n: int) -> set[str]:
 
 @every_language
 def test_no_text_is_nearly_another(language):
-    """Less than half of the character sequences shared; the choices and hypotheses of one example may be closer."""
+    """Less than half of the character sequences shared.
+
+    The choices and hypotheses of one example may be closer.
+    """
     texts = all_texts(language)
     sets = {place: shingles(text, 2 if language == "zh" else 5) for place, text in texts.items()}
     near = []
@@ -287,7 +300,7 @@ def test_english_sentences_are_of_a_length_and_begin_differently():
     assert not [start for start, n in starts.items() if n > 1]
 
 
-# -- labels are not told by form --------------------------------------------------------------------------------
+# -- labels are not told by form -------------------------------------------------------------------
 
 
 def preferred(values: np.ndarray) -> np.ndarray:
@@ -296,9 +309,12 @@ def preferred(values: np.ndarray) -> np.ndarray:
 
 
 def nli_rule_accuracy(values: np.ndarray, labels: np.ndarray) -> float:
-    """The best way to give labels to the three hypotheses of a premise by the rank of a value; (30, 3) both.
+    """The best way to give labels to the three hypotheses of a premise by the rank of a value.
 
-    A value that knows nothing reaches 0.42, as the best of six ways is taken, and in one of a thousand draws 0.56.
+    (30, 3) both.
+
+    A value that knows nothing reaches 0.42, as the best of six ways is taken, and in one of a
+    thousand draws 0.56.
     """
     ranks = values.argsort(axis=1, kind="stable").argsort(axis=1)
     return max((np.array(way)[ranks] == labels).mean() for way in itertools.permutations(range(3)))
@@ -327,7 +343,10 @@ def test_nli_labels_are_not_told_by_length(language):
 
 @every_language
 def test_nli_labels_are_not_told_by_shared_words(language):
-    """Neutral hypotheses bring in what the premise does not say, and so share fewer words: told, but not reliably."""
+    """Neutral hypotheses bring in what the premise does not say, and so share fewer words.
+
+    Told, but not reliably.
+    """
     assert (
         nli_rule_accuracy(*nli_table(language, lambda row: shared(row, "hypothesis", language)))
         < 0.7
@@ -380,7 +399,10 @@ def test_hypothesis_words_alone_do_not_tell_the_label(language):
 
 @every_language
 def test_review_labels_are_not_told_by_length(language):
-    """The best threshold, in the better direction: lengths that know nothing reach 0.59, one time in a hundred 0.66."""
+    """The best threshold, in the better direction.
+
+    Lengths that know nothing reach 0.59, one time in a hundred 0.66.
+    """
     rows = mh.load_task("reviews", language)
     lengths, labels = (
         np.array([length(text, language) for text in rows["text"]]),
@@ -409,11 +431,11 @@ def test_story_choices_are_not_told_by_shared_words(language):
     assert 0.35 < 1 - np.abs(more - labels).mean() < 0.65
 
 
-# -- calibration sees no test text ------------------------------------------------------------------------------
+# -- calibration sees no test text -----------------------------------------------------------------
 
 
 def test_sentences_and_tasks_share_no_wording():
-    """In English, no task text has half of its rarer words, and at least three, from one of the sentences."""
+    """In English, no task text has half of its rarer words, and at least three, from one of the sentences."""  # noqa: E501
     lines, texts = sentences("en"), task_texts("en")
     count = Counter(word for text in [*lines, *texts.values()] for word in words(text, "en"))
     rare = [{word for word in words(text, "en") if count[word] < 10} for text in lines]

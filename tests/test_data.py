@@ -1,4 +1,7 @@
-"""Loading from folders, and from the hub: files here with the columns and splits of the real repositories."""
+"""Loading from folders, and from the hub.
+
+Files here with the columns and splits of the real repositories.
+"""
 
 import json
 
@@ -40,7 +43,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-# -- parallel sentences of a folder -----------------------------------------------------------------------------
+# -- parallel sentences of a folder ----------------------------------------------------------------
 
 
 def test_parallel_lines_of_a_folder(folder):
@@ -109,7 +112,7 @@ def test_sets_that_are_not_parallel_or_ambiguous_are_refused(folder):
         mh.load_parallel(["en"], folder / "texts")
 
 
-# -- tasks of a folder ------------------------------------------------------------------------------------------
+# -- tasks of a folder -----------------------------------------------------------------------------
 
 
 def test_task_rows_of_a_folder(folder):
@@ -223,12 +226,15 @@ def test_a_broken_line_is_named(tmp_path):
         mh.load_task("nli", "en", tmp_path)
 
 
-# -- the hub ----------------------------------------------------------------------------------------------------
+# -- the hub ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """``hub(repository, configuration, split, rows)`` stores rows; the package's requests for that are sent there."""
+    """``hub(repository, configuration, split, rows)`` stores rows.
+
+    The package's requests for that are sent there.
+    """
     stored = {}
 
     def store(repository, configuration, split, rows, revision=None, features=None):
@@ -369,7 +375,7 @@ def test_flores_plus_is_aligned_by_id(hub):
 def test_what_the_hub_refuses_is_named_with_next_steps(hub, call):
     with pytest.raises(
         DataError,
-        match=r"Cannot load \S+ \(.*\) from the hub: .*doesn't exist on the Hub. Check the network.*hf auth login",
+        match=r"Cannot load \S+ \(.*\) from the hub: .*doesn't exist on the Hub. Check the network.*hf auth login",  # noqa: E501
     ):
         call()
 

@@ -1,4 +1,7 @@
-"""Files from outside: what is dropped, what is refused by its place, and where a folder's things lie."""
+"""Files from outside.
+
+What is dropped, what is refused by its place, and where a folder's things lie.
+"""
 
 import json
 import subprocess
@@ -24,8 +27,10 @@ def write_rows(path, *rows):
 
 def test_the_room_loads_no_torch_and_its_face_no_library():
     code = (
-        "import sys; from mlprune_helpers.data import TASKS, files_read; assert 'datasets' not in sys.modules;"
-        "from mlprune_helpers.data import load_parallel; load_parallel('en'); assert 'mlprune_helpers.scoring' not in sys.modules"
+        "import sys; from mlprune_helpers.data import TASKS, files_read; assert 'datasets' not in "
+        "sys.modules;"
+        "from mlprune_helpers.data import load_parallel; load_parallel('en'); assert "
+        "'mlprune_helpers.scoring' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -1,4 +1,7 @@
-"""Numbers against scipy, sacrebleu, enumeration and planted truth; wrong input is refused by its place."""
+"""Numbers against scipy, sacrebleu, enumeration and planted truth.
+
+Wrong input is refused by its place.
+"""
 
 import importlib.util
 import itertools
@@ -206,7 +209,7 @@ def test_rank_consistency_needs_the_same_examples(shapes):
 
 
 def grouped_rows(rng, n_groups, effect=0.0, size=3, languages=1, spread=1.0):
-    """Differences whose groups share a part in all languages, so that rows are far from independent."""
+    """Differences whose groups share a part in all languages, so that rows are far from independent."""  # noqa: E501
     shared = rng.normal(0, spread, n_groups)[:, None, None] + rng.normal(
         0, 0.5, (n_groups, size, languages)
     )
@@ -271,7 +274,7 @@ def test_sides_and_order():
 
 @pytest.mark.parametrize("languages", [1, 3])
 def test_type_one_error_is_nominal_with_grouped_rows(rng, languages):
-    """600 data sets without an effect, whose rows depend on one another within groups and across languages."""
+    """600 data sets without an effect, whose rows depend on one another within groups and across languages."""  # noqa: E501
     by_group, by_row, covered, n = 0, 0, 0, 600
     for k in range(n):
         values, groups, strata = grouped_rows(rng, 40, languages=languages)
@@ -292,7 +295,10 @@ def test_type_one_error_is_nominal_with_grouped_rows(rng, languages):
 
 
 def test_languages_weigh_alike_and_groups_are_drawn_in_all(rng):
-    """Language B has fewer rows: the mean is of the languages' means, and a group is in or out in both."""
+    """Language B has fewer rows.
+
+    The mean is of the languages' means, and a group is in or out in both.
+    """
     values = np.array([1.0, 1, 0, 0, 1, 0])
     groups, strata = [0, 1, 2, 3, 0, 2], ["a"] * 4 + ["b"] * 2
     c = mh.paired_bootstrap(np.zeros(6), values, groups=groups, strata=strata, n_resamples=30_000)
@@ -513,7 +519,10 @@ def half(texts):
     ],
 )
 def test_quality_where_resamples_have_no_match(hypotheses, references):
-    """The interval is that of sacrebleu's resamples: their mean, and half of what holds 95 % of them."""
+    """The interval is that of sacrebleu's resamples.
+
+    Their mean, and half of what holds 95 % of them.
+    """
     quality = mh.translation_quality(hypotheses, references, "en")
     for name, metric in {"bleu": sacrebleu.BLEU(), "chrf": sacrebleu.CHRF(word_order=2)}.items():
         assert quality[name] == metric.corpus_score(hypotheses, [references]).score

@@ -59,7 +59,7 @@ def logits_of(model, ids):
         return model(torch.tensor([ids])).logits[0]
 
 
-# -- the parts --------------------------------------------------------------------------------------------------
+# -- the parts -------------------------------------------------------------------------------------
 
 
 def test_layers_are_the_blocks_in_the_order_they_run(lm):
@@ -116,8 +116,7 @@ def test_sizes(lm, architecture):
     assert mh.load_model(lm.name).name == lm.name
 
 
-def test_states_of_the_last_block_are_read_as_the_model_does(lm, plain):
-    model, _ = plain
+def test_states_of_the_last_block_are_read_as_the_model_does(lm):
     states = []
     with lm.layers[-1].register_forward_hook(lambda block, args, output: states.append(output)):
         expected = logits_of(lm.model, [5, 6, 7])
@@ -149,7 +148,7 @@ def test_quantised_layers_are_refused(load):
         LanguageModel("tiny", lm.model, lm.tokenizer)
 
 
-# -- fingerprint ------------------------------------------------------------------------------------------------
+# -- fingerprint -----------------------------------------------------------------------------------
 
 
 def test_fingerprint_tells_every_weight(lm, load, architecture):
@@ -178,7 +177,7 @@ def test_fingerprint_tells_interventions_and_dtype(one_lm, load):
     assert half.fingerprint not in (dense, one_lm.fingerprint)
 
 
-# -- the forward pass -------------------------------------------------------------------------------------------
+# -- the forward pass ------------------------------------------------------------------------------
 
 
 def test_run_and_logits_equal_the_plain_model_on_either_side_of_padding(lm, plain, prompts):
@@ -227,7 +226,7 @@ def test_capped_logits_equal_the_plain_model(save_model):
     torch.testing.assert_close(logits[0], logits_of(lm.model, [5, 6, 7, 8]))
 
 
-# -- loading and saving -----------------------------------------------------------------------------------------
+# -- loading and saving ----------------------------------------------------------------------------
 
 
 def test_loaded_in_float32_on_the_cpu_unless_told_otherwise(folder_of):
@@ -285,12 +284,15 @@ def test_cache_folder_is_that_of_the_variable_or_the_user(monkeypatch, tmp_path)
     assert mh.cache_dir().is_absolute()
 
 
-# -- the default model ------------------------------------------------------------------------------------------
+# -- the default model -----------------------------------------------------------------------------
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch, folder_of):
-    """A small stand-in for the package of the default model; a list of the calls that read its weights."""
+    """A small stand-in for the package of the default model.
+
+    A list of the calls that read its weights.
+    """
     monkeypatch.setenv("MLPRUNE_CACHE", str(tmp_path / "cache"))
     chunks = [tmp_path / f"chunk{i}" for i in range(2)]
     for chunk, content in zip(chunks, (b"one", b"two")):
@@ -398,12 +400,12 @@ def test_missing_package_is_named(tmp_path, monkeypatch):
         mh.load_model()
 
 
-# -- what cannot be loaded --------------------------------------------------------------------------------------
+# -- what cannot be loaded -------------------------------------------------------------------------
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """``hub(name, folder)`` puts a checkpoint into the local cache of the hub, which is all there is: no network."""
+    """``hub(name, folder)`` puts a checkpoint into the local cache of the hub, which is all there is: no network."""  # noqa: E501
     cache = tmp_path / "hub"
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -445,7 +447,7 @@ def test_hub_models_load_by_name_and_revision(hub, folder_of, load):
 def test_bin_of_a_folder_is_read_only_if_allowed(bin_folder, load):
     with pytest.raises(
         ModelError,
-        match="with-bin: no safetensors in this folder. For a pytorch_model.bin, pass allow_bin=True",
+        match="with-bin: no safetensors in this folder. For a pytorch_model.bin, pass allow_bin=True",  # noqa: E501
     ):
         mh.load_model(str(bin_folder))
     assert mh.load_model(str(bin_folder), allow_bin=True).fingerprint == load("xglm").fingerprint
@@ -582,6 +584,6 @@ def test_unknown_architecture_of_the_hub(hub, tmp_path):
     hub("someone/new", tmp_path / "new")
     with pytest.raises(
         ModelError,
-        match="someone/new: an architecture that the installed transformers does not know .*brand_new",
+        match="someone/new: an architecture that the installed transformers does not know .*brand_new",  # noqa: E501
     ):
         mh.load_model("someone/new")

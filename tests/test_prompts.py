@@ -21,7 +21,7 @@ def numbers(prompt: str, language: str) -> list[int]:
     return [int(n) for n in re.findall(rf"{language} (\d+)", prompt)]
 
 
-# -- demonstrations ---------------------------------------------------------------------------------------------
+# -- demonstrations --------------------------------------------------------------------------------
 
 
 def test_forms_are_as_in_the_paper(parallel):
@@ -31,7 +31,8 @@ def test_forms_are_as_in_the_paper(parallel):
     first, second = numbers(monolingual, "french")
     assert monolingual == f"French: french {first}</s>French: french {second}</s>"
     assert translation == (
-        f"French: french {first}</s>English: english {first}</s>French: french {second}</s>English: english {second}</s>"
+        f"French: french {first}</s>English: english {first}</s>French: french "
+        f"{second}</s>English: english {second}</s>"
     )
 
 

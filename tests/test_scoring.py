@@ -10,7 +10,8 @@ import mlprune_helpers as mh
 from mlprune_helpers import scoring
 from mlprune_helpers.models import language_model as models
 
-# Rows with the same premise, one that shares nothing, choices of one token, of many, and of which one begins another.
+# Rows with the same premise, one that shares nothing, choices of one token, of many, and of which
+# one begins another.
 PROMPTS = [
     SENTENCES[0] + " , right?",
     "Oui",
@@ -125,7 +126,10 @@ def iter_runs(cut):
 
 
 def test_what_is_shared_is_computed_once(one_lm, monkeypatch):
-    """Nine strings of one premise: its tokens are fed once, and equal prefixes have one row of logits."""
+    """Nine strings of one premise.
+
+    Its tokens are fed once, and equal prefixes have one row of logits.
+    """
     fed, rows = [], []
     run, head = mh.LanguageModel.run, mh.LanguageModel.log_probabilities
     monkeypatch.setattr(
@@ -183,7 +187,7 @@ def test_memory_that_runs_out_halves_the_batch(one_lm, monkeypatch):
         mh.score_choices(one_lm, PROMPTS, CHOICES)
 
 
-# -- too long ---------------------------------------------------------------------------------------------------
+# -- too long --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"], indirect=True)
@@ -223,7 +227,7 @@ def test_a_cut_is_told(one_lm):
     assert scored.n_cut.tolist() == [[0, 0]]
 
 
-# -- wrong input ------------------------------------------------------------------------------------------------
+# -- wrong input -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -248,7 +252,7 @@ def test_a_score_that_is_no_number_is_refused(one_lm):
         mh.score_choices(one_lm, ["a"], [[" b", " c"]])
 
 
-# -- lm-evaluation-harness --------------------------------------------------------------------------------------
+# -- lm-evaluation-harness -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma3"])
@@ -289,7 +293,7 @@ def test_equals_lm_evaluation_harness(load, name):
 
 def test_logits_of_a_large_vocabulary_are_never_held_whole(monkeypatch):
     model = make_model("LlamaConfig", dict(
-        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=50_000,
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=50_000,  # noqa: E501
         max_position_embeddings=256,
     ))  # fmt: skip
     lm = mh.LanguageModel("wide", model, make_tokenizer())

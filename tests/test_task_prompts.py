@@ -5,7 +5,7 @@ import mlprune_helpers as mh
 from mlprune_helpers import data
 from mlprune_helpers.prompts import task_prompts
 
-# -- templates --------------------------------------------------------------------------------------------------
+# -- templates -------------------------------------------------------------------------------------
 
 ROWS = {
     "nli": {"premise": "It rains.", "hypothesis": "It is wet.", "label": 0},
@@ -57,7 +57,7 @@ def test_the_papers_templates_are_the_default_in_every_language(task, changes, s
 
 def test_native_templates():
     assert asked("nli", "native", "fr")[0] == "It rains. , n'est-ce pas ? Oui , It is wet."
-    assert asked("stories", "native", "zh", premise="下雨了。", choice1="河水上涨。", choice2="太阳出来了。") == [
+    assert asked("stories", "native", "zh", premise="下雨了。", choice1="河水上涨。", choice2="太阳出来了。") == [  # noqa: E501
         "下雨了，所以河水上涨。", "下雨了，所以太阳出来了。",
     ]  # fmt: skip
     assert asked("stories", "native", "de", question="cause") == [
@@ -126,7 +126,8 @@ def test_shots(folder):
             assert last == plain
             solved = {p + c[r["label"]]: r["group"] for p, c, r in zip(zero, choices, rows)}
             assert solved[first] != row["group"] != solved[second] and first != second
-        # One set of shots for all rows of a premise, so that what comes first is shared; other premises see others.
+        # One set of shots for all rows of a premise, so that what comes first is shared; other
+        # premises see others.
         shown = [few.rpartition("\n\n")[0] for few in prompts[language]]
         assert all(shown[i] == shown[i - i % 3] for i in range(len(shown))) and len(set(shown)) > 2
     assert [p.replace("fr", "en") for p in prompts["fr"]] == prompts["en"]

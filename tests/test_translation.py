@@ -6,11 +6,14 @@ from datasets import Dataset
 import mlprune_helpers as mh
 from mlprune_helpers import translation
 
-# -- translation ------------------------------------------------------------------------------------------------
+# -- translation -----------------------------------------------------------------------------------
 
 
 class Typist:
-    """Stands in for ``generate``: types a given text, a token at a time, until the stopping criteria say so."""
+    """Stands in for ``generate``.
+
+    Types a given text, a token at a time, until the stopping criteria say so.
+    """
 
     def __init__(self, lm, texts):
         self.lm, self.texts, self.batches, self.steps = lm, texts, [], 0
@@ -104,7 +107,7 @@ def test_right_language():
         mh.right_language(texts, "my")
 
 
-# -- rows in the model's own English ----------------------------------------------------------------------------
+# -- rows in the model's own English ---------------------------------------------------------------
 
 
 def test_self_translate(one_lm, folder, monkeypatch):

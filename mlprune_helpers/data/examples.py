@@ -21,10 +21,13 @@ class PlacedRow:
 
 
 def checked_examples(task: str, rows: Iterable[Row], where: str) -> list[dict[str, Any]]:
-    """The rows of a task, each with ``id``, ``group``, ``label`` (an int) and the task's fields, in this order.
+    """The rows of a task.
 
-    Labels may be given by number or by name.  Where a row has no ``id``, it is the row's number; where it has no
-    ``group``, the task tells it, and else it is the id.  Other columns are left out.
+    Each with ``id``, ``group``, ``label`` (an int) and the task's fields, in this order.
+
+    Labels may be given by number or by name.  Where a row has no ``id``, it is the row's number;
+    where it has no ``group``, the task tells it, and else it is the id.  Other columns are left
+    out.
 
     Args:
         task: A key of ``TASKS``.
@@ -32,7 +35,8 @@ def checked_examples(task: str, rows: Iterable[Row], where: str) -> list[dict[st
         where: What to call the rows in messages.
 
     Raises:
-        DataError: A field is missing or no text; a label is none of the task's; two rows have one id; there are no rows.
+        DataError: A field is missing or no text; a label is none of the task's; two rows have one
+            id; there are no rows.
     """
     if isinstance(rows, (str, Mapping)) or not isinstance(rows, Iterable):
         raise DataError(
@@ -50,7 +54,8 @@ def checked_rows(task: str, placed: Iterable[PlacedRow], where: str) -> list[dic
         example = _checked_row(declared, each)
         if example["id"] in examples:
             raise DataError(
-                f"{each.where}: the id {example['id']!r} is that of an earlier row; each row needs its own."
+                f"{each.where}: the id {example['id']!r} is that of an earlier row; each row "
+                f"needs its own."
             )
         examples[example["id"]] = example
     if not examples:
@@ -64,7 +69,8 @@ def converted_rows(task: Task, placed: Iterable[PlacedRow], all_raw: bool) -> It
     Args:
         task: With its conversion, if it has one.
         placed: Rows as they were read.
-        all_raw: Whether all rows have the raw form (those of the hub), or only those with the columns ``task.raw``.
+        all_raw: Whether all rows have the raw form (those of the hub), or only those with the
+            columns ``task.raw``.
 
     Raises:
         DataError: The conversion cannot read a row.

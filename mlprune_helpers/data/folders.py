@@ -1,4 +1,7 @@
-"""Where things lie in a folder: ``NAME/LANG.txt`` (parallel sentences), ``TASK/SPLIT.LANG.jsonl`` (tasks)."""
+"""Where things lie in a folder.
+
+``NAME/LANG.txt`` (parallel sentences), ``TASK/SPLIT.LANG.jsonl`` (tasks).
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,8 @@ def parallel_files(
     """The name of a parallel set, and its file in each language.
 
     Args:
-        folder: With a folder for each set.  What is no ``NAME/LANG.txt`` of a known language is passed over.
+        folder: With a folder for each set.  What is no ``NAME/LANG.txt`` of a known language is
+            passed over.
         languages: Codes.
         name: Which set; None: the only one.
 
@@ -107,13 +111,15 @@ def check_folder(
     """See that a folder has a parallel set and tasks, all in these languages.
 
     Raises:
-        DataError: It has not, or what it has of a task is another split in one language than in another.
+        DataError: It has not, or what it has of a task is another split in one language than in
+            another.
     """
     parallel_files(folder, languages, parallel)
     for task in tasks:
         files = [task_file(folder, task, language, split).name for language in languages]
         if len({name.partition(".")[0] for name in files}) > 1:
             raise DataError(
-                f"{folder / task}: {', '.join(files)} are of different splits; needed: one split in all languages. "
+                f"{folder / task}: {', '.join(files)} are of different splits; needed: one split "
+                f"in all languages. "
                 "Change languages, tasks or source."
             )

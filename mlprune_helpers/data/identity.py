@@ -16,12 +16,13 @@ COMPARED = (types.FunctionType, list, tuple, set, dict, *PLAIN)
 def describe_function(function: Callable[..., Any] | None) -> object:
     """A JSON form of a function that changes with what it does, also between runs of Python.
 
-    It is made of the compiled code, which is what runs (the source may have been edited since, and two functions may
-    stand on one line of it), its defaults, the values that it closes over, and the functions and plain data
-    that it finds in its module, described in the same way.
+    It is made of the compiled code, which is what runs (the source may have been edited since, and
+    two functions may stand on one line of it), its defaults, the values that it closes over, and
+    the functions and plain data that it finds in its module, described in the same way.
 
     Args:
-        function: A function, a method, a ``functools.partial``, an object that can be called, or None.
+        function: A function, a method, a ``functools.partial``, an object that can be called, or
+            None.
     """
     return _described(function, set())
 
@@ -79,7 +80,7 @@ def _described_object(value: object, seen: set[int]) -> object:
         return ["wrapped", _described(wrapped, seen)]
     kind = type(value)
     name = f"{kind.__module__}.{kind.__qualname__}"
-    if isinstance(getattr(kind, "__call__", None), types.FunctionType):
+    if isinstance(getattr(kind, "__call__", None), types.FunctionType):  # noqa: B004
         called = kind.__call__
         return [name, _described(called, seen), _described(vars(value), seen)]
     return [name, repr(value)]

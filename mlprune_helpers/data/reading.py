@@ -67,7 +67,9 @@ def read_sentences(path: Path) -> list[str]:
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file of JSON lines, each with the number of its line; blank lines are passed over.
+    """The objects of a file of JSON lines.
+
+    Each with the number of its line; blank lines are passed over.
 
     Raises:
         DataError: A line is not one JSON object, or the file is no UTF-8 text.
@@ -84,7 +86,8 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(found, dict):
             kind = "an array" if isinstance(found, list) else line.strip()[:40]
             raise DataError(
-                f"{path}, line {number}: not one JSON object (it is {kind}; write one object a line)."
+                f"{path}, line {number}: not one JSON object (it is {kind}; write one object a "
+                f"line)."
             )
         yield number, found
 
@@ -103,8 +106,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _lines(path: Path) -> list[str]:
     r"""What stands between line ends, ``\n`` or ``\r\n``.
 
-    Not ``splitlines``, nor Python's reading of text files: they also split at a lone ``\r`` or at one of Unicode's
-    rarer separators, which a text may have inside.
+    Not ``splitlines``, nor Python's reading of text files: they also split at a lone ``\r`` or at
+    one of Unicode's rarer separators, which a text may have inside.
     """
     lines = _decoded(path).split("\n")
     return [line.rstrip("\r").lstrip(BYTE_ORDER_MARK) for line in lines]
@@ -122,7 +125,8 @@ def _decoded(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path}, line {line}: not UTF-8 (byte {content[error.start]:#04x}); save the file as UTF-8."
+            f"{path}, line {line}: not UTF-8 (byte {content[error.start]:#04x}); save the file as "
+            f"UTF-8."
         ) from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1

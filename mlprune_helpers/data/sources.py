@@ -42,14 +42,15 @@ def load_parallel(
 
     Args:
         languages: Codes such as ``["en", "sw"]``.
-        source: ``"builtin"``; ``"hub"`` (NTREX-128, or with ``name="flores_plus"`` that one, which is gated); a folder
-            with ``NAME/LANG.txt``, UTF-8, one sentence a line.
+        source: ``"builtin"``; ``"hub"`` (NTREX-128, or with ``name="flores_plus"`` that one, which
+            is gated); a folder with ``NAME/LANG.txt``, UTF-8, one sentence a line.
         name: Which set, where the source has several.
-        split: ``"dev"`` or ``"test"``; by default all sentences.  The two never share a sentence: what the first has
-            in one of ``languages`` is left out of the second.
+        split: ``"dev"`` or ``"test"``; by default all sentences.  The two never share a sentence:
+            what the first has in one of ``languages`` is left out of the second.
 
     Returns:
-        Column ``id``, and one column a language.  Indonesian, whose code is ``id``, takes the place of the first.
+        Column ``id``, and one column a language.  Indonesian, whose code is ``id``, takes the place
+        of the first.
 
     Raises:
         DataError: Something is missing, and what there is; a line is blank; a set is not parallel.
@@ -81,15 +82,17 @@ def load_task(
         language: A code such as ``"sw"``.
         source: ``"builtin"``, ``"hub"``, or a folder with ``TASK/SPLIT.LANG.jsonl``.
         split: By default the task's first that is there.
-        limit: At most so many rows, but at least one group: whole groups, the same ones in every language of a
-            parallel task.
+        limit: At most so many rows, but at least one group: whole groups, the same ones in every
+            language of a parallel task.
         seed: The groups are drawn with it.
 
     Returns:
-        Columns ``id``, ``group`` (rows that are not independent share one), ``label`` and the task's fields.
+        Columns ``id``, ``group`` (rows that are not independent share one), ``label`` and the
+        task's fields.
 
     Raises:
-        DataError: Something is missing, and what there is; a row is not as the task says, with its file, line and field.
+        DataError: Something is missing, and what there is; a row is not as the task says, with its
+            file, line and field.
     """
     from datasets import Dataset
 
@@ -114,7 +117,10 @@ def load_task(
 
 
 def load_code() -> list[str]:
-    """Functions of this book's own package, as they were when the sample was drawn: prompts of program code."""
+    """Functions of this book's own package, as they were when the sample was drawn.
+
+    Prompts of program code.
+    """
     return [row["text"] for _, row in read_objects(CORPUS / "code" / "python.jsonl")]
 
 
@@ -137,7 +143,8 @@ def check_source(
         split: Of the tasks; by default the first that is there.
 
     Raises:
-        DataError: Something is missing; the message says what there is, and which parameter of a notebook to change.
+        DataError: Something is missing; the message says what there is, and which parameter of a
+            notebook to change.
     """
     languages = checked_languages(languages)
     tasks = [tasks] if isinstance(tasks, str) else list(tasks)
@@ -180,8 +187,10 @@ class _Sentences:
         rows = self._rows(split)
         if not rows:
             raise DataError(
-                f"{self.name} has no sentences in split {split!r}: of {len(self.ids)} sentences the first {self.n_dev} "
-                "are 'dev', and the others, as far as they are no repetitions, 'test'. Pass split=None for all."
+                f"{self.name} has no sentences in split {split!r}: of {len(self.ids)} sentences "
+                f"the first {self.n_dev} "
+                "are 'dev', and the others, as far as they are no repetitions, 'test'. Pass "
+                "split=None for all."
             )
         columns = {"id": self.ids, **self.columns}
         return Dataset.from_dict(
@@ -218,7 +227,8 @@ def _line_by_line(name: str, columns: dict[str, list[str]]) -> _Sentences:
     n = min(lengths.values())
     if n < max(lengths.values()):
         raise DataError(
-            f"{name} is not parallel: lines by language {lengths}. Line n of every file must say the same."
+            f"{name} is not parallel: lines by language {lengths}. Line n of every file must say "
+            f"the same."
         )
     n_dev = min(n, DEV_LINES.get(name, int(0.6 * n)))
     return _Sentences(name, [f"{name}-{line}" for line in range(1, n + 1)], columns, n_dev)
@@ -248,7 +258,8 @@ def _flores_plus(languages: list[str], parts: list[str]) -> Dataset:
         ids = ids or list(found)
         if ids != list(found):
             raise DataError(
-                f"flores_plus has other sentences in {language!r} than in {languages[0]!r}: leave one out."
+                f"flores_plus has other sentences in {language!r} than in {languages[0]!r}: leave "
+                f"one out."
             )
         columns[language] = _checked_sentences(found.values(), "flores_plus", language)
     return Dataset.from_dict({"id": ids, **columns})
@@ -283,7 +294,7 @@ def _hub_rows(task: str, language: str, split: str | None) -> Iterator[PlacedRow
 
 
 def _whole_groups(examples: list[dict[str, Any]], limit: int, seed: int) -> list[dict[str, Any]]:
-    """Whole groups in a seeded order while they fit into ``limit`` rows (at least one group), in file order."""
+    """Whole groups in a seeded order while they fit into ``limit`` rows; at least one group."""
     sizes = Counter(example["group"] for example in examples)
     groups = sorted(sizes)
     drawn = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))]
@@ -303,8 +314,10 @@ def _from_hub(
     except Exception as error:  # datasets raises many kinds; each means the same next steps
         told = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise DataError(
-            f"Cannot load {repository} ({configuration or 'default'}, {split}) from the hub: {told} Check the network; "
-            "a gated set needs its terms accepted on its page and: hf auth login. Or pass source='builtin' or a folder."
+            f"Cannot load {repository} ({configuration or 'default'}, {split}) from the hub: "
+            f"{told} Check the network; "
+            "a gated set needs its terms accepted on its page and: hf auth login. Or pass "
+            "source='builtin' or a folder."
         ) from error
 
 

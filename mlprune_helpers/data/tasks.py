@@ -27,14 +27,17 @@ class Task:
     Args:
         labels: What the integer labels mean, in their order.
         fields: Columns that a row needs besides ``label``, each with a text.
-        templates: How it is asked: one template ``{"prompt": …, "choices": […]}``, which is the same as
-            ``{"paper": that}``, or several by name.  ``"paper"`` is needed: it is what is asked by default.  ``"native"``
-            has one for each language, by code.  What a template may say is told in ``templates.yml``.
-        hub: Repository, configuration, revision; ``{language}`` is filled in.  None where the task is not on the hub.
+        templates: How it is asked: one template ``{"prompt": …, "choices": […]}``, which is the
+            same as ``{"paper": that}``, or several by name.  ``"paper"`` is needed: it is what is
+            asked by default.  ``"native"`` has one for each language, by code.  What a template may
+            say is told in ``templates.yml``.
+        hub: Repository, configuration, revision; ``{language}`` is filled in.  None where the task
+            is not on the hub.
         splits: Splits that exist, the default first.
-        convert: From a raw row to a row with ``fields`` and ``label``, or None to drop it.  It is applied to all rows
-            from the hub, and to those rows of a folder that have the raw form.
-        group: From (row number, row) to the identity that dependent rows share.  Default: a row is its own group.
+        convert: From a raw row to a row with ``fields`` and ``label``, or None to drop it.  It is
+            applied to all rows from the hub, and to those rows of a folder that have the raw form.
+        group: From (row number, row) to the identity that dependent rows share.  Default: a row is
+            its own group.
         parallel: Whether row n is the same example in every language.
         answers: Those of ``fields`` that are given answers, and not texts that are asked about.
         raw: Columns by which the raw form is known in a folder.  Default: every row has it.
@@ -105,7 +108,8 @@ class Task:
         parts = [] if isinstance(self.hub, str) else list(self.hub)
         if len(parts) != 3 or not isinstance(parts[0], str):
             raise TypeError(
-                f"hub is {self.hub!r}; needed: (repository, configuration or None, revision or None)."
+                f"hub is {self.hub!r}; needed: (repository, configuration or None, revision or "
+                f"None)."
             )
         self._set("hub", tuple(parts))
 
@@ -120,7 +124,8 @@ class Task:
             )
         if unknown := [code for code in given if code not in LANGUAGES]:
             raise ValueError(
-                f"Template {name!r} is given for {unknown[0]!r}; needed: a prompt and choices, or those by "
+                f"Template {name!r} is given for {unknown[0]!r}; needed: a prompt and choices, or "
+                f"those by "
                 f"language: {', '.join(LANGUAGES)}."
             )
         for language, template in given.items():
@@ -146,7 +151,10 @@ class Task:
         return _is_one(native) or language in native
 
     def describe(self) -> dict[str, Any]:
-        """A JSON form of all that decides a result, for caches: it changes with templates and functions."""
+        """A JSON form of all that decides a result, for caches.
+
+        It changes with templates and functions.
+        """
         described = {name: _plain(value) for name, value in vars(self).items()}
         for name in ("convert", "group"):
             described[name] = describe_function(getattr(self, name))
@@ -178,7 +186,8 @@ def _by_name(templates: object) -> dict[str, Any]:
         named = {"paper": named}
     if "paper" not in named:
         raise ValueError(
-            f"templates has {', '.join(map(str, named)) or 'nothing'}; needed: 'paper', which is asked by default, "
+            f"templates has {', '.join(map(str, named)) or 'nothing'}; needed: 'paper', which is "
+            f"asked by default, "
             "or one prompt with its choices."
         )
     return named
@@ -221,7 +230,8 @@ def _marc_row(row: dict[str, Any]) -> Row | None:
     rating = whole_number(row.get(column))
     if rating is None or not lowest <= rating <= lowest + 4:
         raise DataError(
-            f"{column} is {shown(row.get(column))}; allowed: {lowest} to {lowest + 4}, a whole number."
+            f"{column} is {shown(row.get(column))}; allowed: {lowest} to {lowest + 4}, a whole "
+            f"number."
         )
     stars = rating - lowest + 1
     text = row.get("text") or row.get("review_body")
@@ -229,7 +239,10 @@ def _marc_row(row: dict[str, Any]) -> Row | None:
 
 
 def _story_row(row: dict[str, Any]) -> Row:
-    """Four sentences to a premise, two endings to choices; the right one is 1 or 2 in the raw form."""
+    """Four sentences to a premise, two endings to choices.
+
+    The right one is 1 or 2 in the raw form.
+    """
     sentences = [f"input_sentence_{n}" for n in range(1, 5)]
     answer = whole_number(row.get("answer_right_ending"))
     if answer not in (1, 2):

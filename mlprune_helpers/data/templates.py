@@ -1,7 +1,7 @@
 """Templates: how a row becomes a prompt and choices; what one may say is told in templates.yml.
 
-A template is ``{"prompt": …, "choices": […]}``.  Its prompt is a text with gaps, or depends on a column of the row:
-``{column: {value of the row: text}}``.
+A template is ``{"prompt": …, "choices": […]}``.  Its prompt is a text with gaps, or depends on a
+column of the row: ``{column: {value of the row: text}}``.
 """
 
 from __future__ import annotations

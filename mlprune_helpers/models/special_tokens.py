@@ -33,7 +33,8 @@ def learn_special_tokens(name: str, tokenizer: PreTrainedTokenizerBase) -> Speci
         begin = _position(plain, whole)
         if not plain or begin is None:
             raise ModelError(
-                f"{name}: its tokenizer does not simply put special tokens before and after a text: {text!r} "
+                f"{name}: its tokenizer does not simply put special tokens before and after a "
+                f"text: {text!r} "
                 f"becomes {whole} with them and {plain} without. Pass a tokenizer that does."
             )
         found.append(SpecialTokens(whole[:begin], whole[begin + len(plain) :]))

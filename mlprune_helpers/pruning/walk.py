@@ -1,4 +1,4 @@
-"""Through a model block by block, each fed with what the pruned ones before it put out (Wanda, arXiv 2306.11695)."""
+"""Through a model block by block, each fed by the pruned ones before it (arXiv 2306.11695)."""
 
 from __future__ import annotations
 
@@ -51,14 +51,18 @@ def block_by_block(
     token_budget: int,
     propagate_error: bool,
 ) -> Iterator[tuple[str, list[Sums]]]:
-    """Sums over the inputs of every matrix, in order; the caller prunes a block's before the next block runs.
+    """Sums over the inputs of every matrix.
 
-    Every block runs twice over the prompts: once dense, only until its last matrix has seen its input, and once
-    pruned, to feed the next.  The last block runs once, and so do all if dense outputs feed the next.
+    In order; the caller prunes a block's before the next block runs.
+
+    Every block runs twice over the prompts: once dense, only until its last matrix has seen its
+    input, and once pruned, to feed the next.  The last block runs once, and so do all if dense
+    outputs feed the next.
 
     Args:
         lm: The model.
-        corpora: Each {part: prompts}; every part of a corpus counts the same, every token of a part counts the same.
+        corpora: Each {part: prompts}; every part of a corpus counts the same, every token of a part
+            counts the same.
         kinds: Which sums, as :class:`~mlprune_helpers.hooks.InputSums` has them.
         max_length, padding, token_budget: As in :func:`~mlprune_helpers.collect_activations`.
         propagate_error: Whether pruned blocks feed the next one, or dense ones.

@@ -1,15 +1,18 @@
-"""Wanda: this package against the published procedure written out plainly, and against bare forward passes.
+"""Wanda.
 
-Models: the default one, and a random one of the shape of XGLM-564M.  All times of a model are taken in one run, so
-that the ratios mean something on any machine; where others share it, those of processor time with OMP_NUM_THREADS=1.
-``--prompts 4`` makes it short.
+This package against the published procedure written out plainly, and against bare forward passes.
 
-- published (arXiv 2306.11695 and its code): a prompt at a time, padded to 512 tokens; every block runs twice over all
-  prompts, the last one too; a full stable sort of every row.  Its capture of inputs stops before block 0.  Padding is
-  left out of its norms here, so that both must find the same masks.  They do in float64.  In float32, batches round
-  differently, some near-ties fall the other way, and every one of them alters what the next blocks see.
-- bare: the passes that cannot be avoided, in batches without padding to 512: every block once dense and once pruned,
-  the last one once.  Nothing is measured, nothing pruned.
+Models: the default one, and a random one of the shape of XGLM-564M.  All times of a model are taken
+in one run, so that the ratios mean something on any machine; where others share it, those of
+processor time with OMP_NUM_THREADS=1. ``--prompts 4`` makes it short.
+
+- published (arXiv 2306.11695 and its code): a prompt at a time, padded to 512 tokens; every block
+  runs twice over all prompts, the last one too; a full stable sort of every row.  Its capture of
+  inputs stops before block 0.  Padding is left out of its norms here, so that both must find the
+  same masks.  They do in float64.  In float32, batches round differently, some near-ties fall the
+  other way, and every one of them alters what the next blocks see.
+- bare: the passes that cannot be avoided, in batches without padding to 512: every block once dense
+  and once pruned, the last one once.  Nothing is measured, nothing pruned.
 - package: ``prune`` as users call it, with its checks, fingerprints and report.
 """
 
@@ -26,8 +29,8 @@ import mlprune_helpers as mh
 from mlprune_helpers.pruning.walk import _into_blocks
 
 SPARSITY, LENGTH = 0.3, 512
-FRENCH = "la porte du vieux marché reste ouverte pendant que les enfants jouent près de notre rivière et parlent avec leurs voisins".split()
-ENGLISH = "the door of that old market stays open while children play near our river and talk with their neighbours today".split()
+FRENCH = "la porte du vieux marché reste ouverte pendant que les enfants jouent près de notre rivière et parlent avec leurs voisins".split()  # noqa: E501
+ENGLISH = "the door of that old market stays open while children play near our river and talk with their neighbours today".split()  # noqa: E501
 
 
 def made_up_prompts(n, seed=0):
@@ -86,7 +89,7 @@ def bare(lm, prompts):
 
 
 def measured(run):
-    """(result, seconds on the clock and of the processor, MB of memory at its peak over what was used before)."""
+    """(result, seconds on the clock and of the processor, MB of memory at its peak over what was used before)."""  # noqa: E501
     process, done, peak = psutil.Process(), threading.Event(), [0]
     before = process.memory_info().rss
 
@@ -107,7 +110,10 @@ def measured(run):
 
 
 def xglm(lm):
-    """24 blocks, width 1024, inner width 4096, as facebook/xglm-564M; the tokenizer is that of ``lm``."""
+    """24 blocks, width 1024, inner width 4096, as facebook/xglm-564M.
+
+    The tokenizer is that of ``lm``.
+    """
     config = transformers.XGLMConfig(
         vocab_size=len(lm.tokenizer), d_model=1024, ffn_dim=4096, num_layers=24, attention_heads=16
     )
@@ -120,7 +126,8 @@ def xglm(lm):
 def compare(lm, prompts):
     tokens = [min(len(lm.tokenizer(p)["input_ids"]), LENGTH) for p in prompts]
     print(
-        f"\n{lm.name}: {len(prompts)} prompts of {np.mean(tokens):.0f} tokens, {torch.get_num_threads()} threads"
+        f"\n{lm.name}: {len(prompts)} prompts of {np.mean(tokens):.0f} tokens, "
+        f"{torch.get_num_threads()} threads"
     )
     dense = {name: mh.weight_matrix(module).clone() for name, module in lm.prunable.items()}
     times, memory, masks = {}, {}, {}
@@ -138,7 +145,8 @@ def compare(lm, prompts):
             mh.weight_matrix(module).copy_(dense[matrix])
         clock, processor = times[name]
         print(
-            f"  {name:10}{clock:8.1f} s, {processor:7.1f} s of the processor,{memory[name]:6.0f} MB more memory",
+            f"  {name:10}{clock:8.1f} s, {processor:7.1f} s of the processor,{memory[name]:6.0f} "
+            f"MB more memory",
             flush=True,
         )
     for above, below, asked in (
@@ -147,7 +155,8 @@ def compare(lm, prompts):
     ):
         clock, processor = (a / b for a, b in zip(times[above], times[below]))
         print(
-            f"  {above} / {below}: {clock:.2f} on the clock, {processor:.2f} of the processor (asked: {asked})"
+            f"  {above} / {below}: {clock:.2f} on the clock, {processor:.2f} of the processor "
+            f"(asked: {asked})"
         )
     of_first = [name for name in dense if ".0." in name]
     for what, names, allowed in ("block 0", of_first, 1e-4), ("all blocks", list(dense), 1e-2):
@@ -155,7 +164,8 @@ def compare(lm, prompts):
             [(masks["package"][n] != masks["published"][n]).double().mean() for n in names]
         )
         print(
-            f"  masks of {what} differ at {share:.1e} of the weights, by rounding (at most {allowed:.0e})"
+            f"  masks of {what} differ at {share:.1e} of the weights, by rounding (at most "
+            f"{allowed:.0e})"
         )
         assert share <= allowed
 

@@ -1,9 +1,11 @@
-"""Time scoring on 96 rows of natural-language inference, against the published procedure and lm-evaluation-harness.
+"""Time scoring on 96 rows of natural-language inference.
+
+Against the published procedure and lm-evaluation-harness.
 
     python tests/benchmarks/scoring_speed.py [FOLDER]
 
-FOLDER, or the variable MLPRUNE_DATA, has XNLI as ``xnli/validation.en.jsonl``; without it, the built-in task serves.
-The three take turns in one process.
+FOLDER, or the variable MLPRUNE_DATA, has XNLI as ``xnli/validation.en.jsonl``; without it, the
+built-in task serves. The three take turns in one process.
 """
 
 import os
@@ -38,7 +40,10 @@ def questions():
 
 @torch.inference_mode()
 def published(lm, prompts, choices, batch=32):
-    """The procedure of arXiv 2409.16911: a padded batch of 32 per label, logits everywhere, mean over the string."""
+    """The procedure of arXiv 2409.16911.
+
+    A padded batch of 32 per label, logits everywhere, mean over the string.
+    """
     scores = np.zeros((len(prompts), len(choices[0])))
     for label in range(scores.shape[1]):
         for k in range(0, len(prompts), batch):
@@ -60,7 +65,7 @@ def published(lm, prompts, choices, batch=32):
 
 
 def harness(lm, prompts, choices):
-    """lm-evaluation-harness's HF backend, as many padded tokens in a batch as this package takes."""
+    """lm-evaluation-harness's HF backend, as many padded tokens in a batch as this package takes."""  # noqa: E501
     longest = max(map(len, encode(lm, [p + c for p, cs in zip(prompts, choices) for c in cs])))
     requests = [
         Instance("loglikelihood", {}, (p, c), 0) for p, cs in zip(prompts, choices) for c in cs
@@ -115,17 +120,20 @@ with FlopCounterMode(display=False) as counter, Peak() as memory:
     full, first = timed(ours)
 machine, flops = machine_flops(), counter.get_total_flops()
 print(
-    f"this package, as the paper scores          {first:7.1f} s   {memory.peak - memory.before >> 20} MB more memory"
+    f"this package, as the paper scores          {first:7.1f} s   "
+    f"{memory.peak - memory.before >> 20} MB more memory"
 )
 print(
-    f"  matrix products: {flops / first / 1e9:.0f} GFLOP/s, {100 * flops / first / machine:.0f} % of the {machine / 1e9:.0f} that 2048-square ones reach here"
+    f"  matrix products: {flops / first / 1e9:.0f} GFLOP/s, {100 * flops / first / machine:.0f} % "
+    f"of the {machine / 1e9:.0f} that 2048-square ones reach here"
 )
 reference, slow = timed(lambda: published(lm, prompts, choices))
 again = timed(ours)[1]
 mean = (first + again) / 2
 print(f"this package, once more                    {again:7.1f} s")
 print(
-    f"the published procedure                    {slow:7.1f} s   {slow / mean:.2f} times as long; scores differ by {np.abs(full - reference).max():.1e} at most"
+    f"the published procedure                    {slow:7.1f} s   {slow / mean:.2f} times as long; "
+    f"scores differ by {np.abs(full - reference).max():.1e} at most"
 )
 request = dict(reduction="sum", span="continuation")
 summed, first = timed(lambda: ours(**request))
@@ -134,5 +142,6 @@ again = timed(lambda: ours(**request))[1]
 mean = (first + again) / 2
 print(f"this package, as the harness scores        {first:7.1f} s, {again:.1f} s")
 print(
-    f"lm-evaluation-harness                      {slow:7.1f} s   {slow / mean:.2f} times as long; scores differ by {np.abs(summed - theirs).max():.1e} at most"
+    f"lm-evaluation-harness                      {slow:7.1f} s   {slow / mean:.2f} times as long; "
+    f"scores differ by {np.abs(summed - theirs).max():.1e} at most"
 )

@@ -1,4 +1,7 @@
-"""Time the slow parts on the default model: ``make bench``.  Texts are made up, so that no data set is needed."""
+"""Time the slow parts on the default model.
+
+``make bench``.  Texts are made up, so that no data set is needed.
+"""
 
 import time
 
