@@ -13,6 +13,7 @@ from .comparison import (
     compare as compare,
     summarise as summarise,
 )
+from .data.examples import checked_examples as checked_examples
 from .data.languages import (
     BOOK_LANGUAGES as BOOK_LANGUAGES,
     LANGUAGES as LANGUAGES,
@@ -63,6 +64,7 @@ from .metrics import (
     rank_consistency as rank_consistency,
     rank_consistency_chance as rank_consistency_chance,
     rank_consistency_least_likely_first as rank_consistency_least_likely_first,
+    smallest_p_value as smallest_p_value,
     translation_quality as translation_quality,
 )
 from .models.architecture import (
@@ -88,6 +90,10 @@ from .pruning.masks import (
     nm_mask as nm_mask,
     unstructured_mask as unstructured_mask,
 )
+from .pruning.methods import (
+    METHODS as METHODS,
+    Method as Method,
+)
 from .pruning.prune import (
     apply_masks as apply_masks,
     prune as prune,
@@ -97,7 +103,6 @@ from .pruning.report import (
     PruningReport as PruningReport,
 )
 from .pruning.scores import (
-    METHODS as METHODS,
     magnitude_score as magnitude_score,
     random_score as random_score,
     refined_norm as refined_norm,
@@ -107,6 +112,7 @@ from .pruning.scores import (
 from .pruning.sparsegpt import (
     sparsegpt as sparsegpt,
 )
+from .pruning.statistics import STATISTICS as STATISTICS
 from .runs.cache import (
     cached as cached,
 )

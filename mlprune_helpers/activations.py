@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,7 +141,7 @@ class ActivationStats:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, complete or not at all."""
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for name, value in vars(self).items():
             if isinstance(value, dict):
                 arrays |= {f"{name}/{matrix}": array for matrix, array in value.items()}
@@ -154,8 +155,8 @@ class ActivationStats:
     @classmethod
     def load(cls, path: str | Path) -> ActivationStats:
         """Read what :meth:`save` has written."""
-        single: dict[str, np.ndarray] = {}
-        by_matrix: dict[str, dict[str, np.ndarray]] = {"input_squares": {}, "input_sums": {}}
+        single: dict[str, Any] = {}
+        by_matrix: dict[str, Any] = {"input_squares": {}, "input_sums": {}}
         with safe_open(str(path), framework="np") as file:
             for key in file.keys():
                 name, _, matrix = key.partition("/")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -63,8 +63,9 @@ def translate(
         or max_new_tokens < 1
     ):
         raise ValueError(f"max_new_tokens is {max_new_tokens!r}; allowed: a whole number from 1.")
-    prefixes = [demonstrations] * len(sentences)
-    if not isinstance(demonstrations, str):
+    if isinstance(demonstrations, str):
+        prefixes = [demonstrations] * len(sentences)
+    else:
         prefixes = _texts("demonstrations", demonstrations)
     if len(prefixes) != len(sentences):
         raise ValueError(
@@ -206,7 +207,7 @@ def _padded_cache(shared: DynamicCache, lengths: list[int]) -> DynamicCache:
     cache = DynamicCache()
     for number, layer in enumerate(shared.layers):
         kept = []
-        for whole in (layer.keys, layer.values):
+        for whole in cast(tuple[Tensor, Tensor], (layer.keys, layer.values)):  # type: ignore[union-attr]
             _, heads, _, size = whole.shape
             part = whole.new_zeros(len(lengths), heads, columns, size)
             for row, length in enumerate(lengths):

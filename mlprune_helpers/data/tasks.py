@@ -267,7 +267,7 @@ def _premise_by_place(number: int, row: dict[str, Any]) -> int:
     return number // 3
 
 
-_FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
+_FUNCTIONS: dict[str, dict[str, Any]] = {
     "nli": {"group": _premise_in_id},
     "xnli": {"group": _premise_by_place},
     "marc": {"convert": _marc_row},

@@ -60,7 +60,7 @@ def _dot_kept(letter: str) -> str | None:
 
     None if it is another letter.
     """
-    base, *marks = unicodedata.normalize("NFD", letter) or " "
+    base, *marks = list(unicodedata.normalize("NFD", letter) or " ")
     above = [n for n, mark in enumerate(marks) if unicodedata.combining(mark) == _ABOVE]
     if base not in "IJ" or not above:
         return None

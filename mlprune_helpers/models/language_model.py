@@ -14,8 +14,8 @@ import inspect
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -109,7 +109,11 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where token ids go in."""
-        return self.model.get_input_embeddings().weight.device
+        return self._embeddings.device
+
+    @property
+    def _embeddings(self) -> Tensor:
+        return cast(Tensor, self.model.get_input_embeddings().weight)
 
     @property
     def hidden_size(self) -> int:
@@ -121,7 +125,7 @@ class LanguageModel:
     @property
     def n_embeddings(self) -> int:
         """How many tokens the model can read: ids from 0 to below this."""
-        return self.model.get_input_embeddings().weight.shape[0]
+        return self._embeddings.shape[0]
 
     @property
     def max_positions(self) -> int | None:
@@ -164,7 +168,7 @@ class LanguageModel:
         for name, tensor in self.model.named_parameters():
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             values = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
-            digest.update(memoryview(values).cast("B"))
+            digest.update(values.data.cast("B"))
         digest.update(
             json.dumps(_identity(self.model.config.to_dict()), sort_keys=True, default=str).encode()
         )
@@ -376,12 +380,7 @@ class LanguageModel:
         for begin in range(0, len(head.weight), VOCABULARY_PART):
             part = slice(begin, begin + VOCABULARY_PART)
             bias = None if head.bias is None else head.bias[part]
-
-            def part_of_head(
-                states: Tensor, weight: Tensor = head.weight[part], bias=bias
-            ) -> Tensor:
-                return nn.functional.linear(states, weight, bias)
-
+            part_of_head = partial(nn.functional.linear, weight=head.weight[part], bias=bias)
             with replaced_forward([head], part_of_head):
                 logits = self.logits(hidden)
             yield logits.float()

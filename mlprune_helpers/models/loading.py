@@ -89,7 +89,7 @@ def load_model(
     except Exception as error:  # of many kinds: no file, a broken one, no network, code in a pickle
         raise ModelError(f"{name}: {_advice(name, error)}") from error
     if device_map is None:
-        model = model.to(device)
+        model.to(device=torch.device(device or "cpu"))  # type: ignore[call-arg]
     return LanguageModel(name=str(name), model=model, tokenizer=tokenizer)
 
 
@@ -99,7 +99,8 @@ def _complete_model(name: str, path: str, **options: Any) -> PreTrainedModel:
     Raises:
         ModelError: Naming the keys that are missing, unexpected or of another shape.
     """
-    model, report = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **options)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **options)
+    model, report = loaded
     problems = [
         ("are missing and would be drawn at random", sorted(report["missing_keys"])),
         ("have no place in the model", sorted(report["unexpected_keys"])),
@@ -237,7 +238,7 @@ def _dequantise_default(directory: Path) -> None:
         _write_verified(gguf, chunk_paths())
         tokenizer = AutoTokenizer.from_pretrained(beside, gguf_file=gguf.name)
         bar.update()
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             beside, gguf_file=gguf.name, dtype=torch.float32
         )
         bar.update()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -143,8 +143,9 @@ class _Probe:
 
                 def watch(module: nn.Module, args: tuple, output: Tensor, name: str = name) -> None:
                     self.used[name] += 1
+                    bias = cast(Tensor | None, module.bias)
                     if type(module) not in (nn.Linear, Conv1D):  # Falcon has a Linear of its own
-                        expected = nn.functional.linear(args[0], weight_matrix(module), module.bias)
+                        expected = nn.functional.linear(args[0], weight_matrix(module), bias)
                         self._expect(
                             output, expected, f"the output of {name}, taken as a linear map,"
                         )
