@@ -26,7 +26,7 @@ import torch
 import transformers
 
 import mlprune_helpers as mh
-from mlprune_helpers.pruning.walk import _into_blocks
+from mlprune_helpers.pruning.walk import into_blocks
 
 SPARSITY, LENGTH = 0.3, 512
 FRENCH = "la porte du vieux marché reste ouverte pendant que les enfants jouent près de notre rivière et parlent avec leurs voisins".split()  # noqa: E501
@@ -48,7 +48,7 @@ def published(lm, prompts):
     """{name: mask}; prunes ``lm``."""
     names = {id(module): name for name, module in lm.prunable.items()}
     inputs, masks = (
-        _into_blocks(lm, {"": prompts}, LENGTH, "counted", LENGTH),
+        into_blocks(lm, {"": prompts}, LENGTH, "counted", LENGTH),
         {},
     )  # padded, one by one, in order
     for prompt, one in zip(prompts, inputs):
@@ -65,7 +65,7 @@ def published(lm, prompts):
                     squares[name] += torch.norm(rows.T, p=2, dim=1) ** 2  # noqa: B023
 
                 handles.append(module.register_forward_hook(add))
-            one.run(block, layer)
+            one.through(block, layer)
             for handle in handles:
                 handle.remove()
         for name, module in matrices.items():
@@ -75,15 +75,15 @@ def published(lm, prompts):
             masks[name] = torch.zeros_like(weight, dtype=torch.bool).scatter_(1, lowest, True)
             weight[masks[name]] = 0
         for one in inputs:
-            one.hidden = one.run(block, layer)
+            one.hidden = one.through(block, layer)
     return masks
 
 
 def bare(lm, prompts):
-    batches = _into_blocks(lm, {"": prompts}, LENGTH, "masked", 2048)
+    batches = into_blocks(lm, {"": prompts}, LENGTH, "masked", 2048)
     for layer, block in enumerate(lm.layers):
         for _ in range(2 if layer + 1 < len(lm.layers) else 1):
-            hidden = [batch.run(block, layer) for batch in batches]
+            hidden = [batch.through(block, layer) for batch in batches]
         for batch, output in zip(batches, hidden):
             batch.hidden = output
 
