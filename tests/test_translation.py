@@ -1,97 +1,130 @@
+import json
+import re
+
 import pytest
 import torch
-from conftest import by_hand
+from conftest import by_hand, make_model, make_tokenizer
 from datasets import Dataset
 
 import mlprune_helpers as mh
 from mlprune_helpers import translation
+from mlprune_helpers.prompts import translation_prompt
+
+FRENCH = ["Oui", "Le chat dort sur la vieille chaise.", "Personne", "Il a plu toute la nuit, donc"]
+SHOTS = "French: Oui.\nEnglish: Yes.\n" * 2
 
 # -- translation -----------------------------------------------------------------------------------
 
 
-class Typist:
-    """Stands in for ``generate``.
+def greedy(lm, sentence, shots="", separator="\n", n_tokens=12):
+    """One sentence by itself: a plain pass of the whole text for every token, the likeliest one taken."""  # noqa: E501
+    ids = mh.encode(lm, [translation_prompt(sentence, "fr", "en", shots, separator)])[0]
+    marks = "|".join(map(re.escape, (separator, "French:", "English:")))
+    n_prompt, text = len(ids), ""
+    for _ in range(n_tokens):
+        with torch.no_grad():
+            ids.append(int(lm.model(torch.tensor([ids])).logits[0, -1].argmax()))
+        text = lm.tokenizer.decode(ids[n_prompt:], skip_special_tokens=True)
+        if ids[-1] == lm.tokenizer.eos_token_id or re.search(marks, text):
+            break
+    return re.split(marks, text)[0].strip()
 
-    Types a given text, a token at a time, until the stopping criteria say so.
-    """
 
-    def __init__(self, lm, texts):
-        self.lm, self.texts, self.batches, self.steps = lm, texts, [], 0
+@pytest.mark.parametrize("token_budget", [4096, 100])
+def test_equals_plain_greedy_decoding(lm, token_budget):
+    """Shared demonstrations, none, and others for each sentence; windows shorter than the prompts."""  # noqa: E501
+    options = {"max_new_tokens": 12, "token_budget": token_budget}
+    for shots in (SHOTS, "", [SHOTS, "", SHOTS * 2, "x"]):
+        of_each = [shots] * 4 if isinstance(shots, str) else shots
+        expected = [greedy(lm, text, own) for text, own in zip(FRENCH, of_each)]
+        assert mh.translate(lm, FRENCH, "fr", "en", shots, **options) == expected
 
-    def __call__(
-        self, input_ids, attention_mask, max_new_tokens, stopping_criteria, pad_token_id, **options
+
+def test_batches_of_one_length_where_padding_on_the_left_is_not_exact(one_lm):
+    expected = mh.translate(one_lm, FRENCH, "fr", "en", SHOTS, max_new_tokens=8)
+    one_lm.pads_left = False
+    assert mh.translate(one_lm, FRENCH, "fr", "en", SHOTS, max_new_tokens=8) == expected
+
+
+def test_an_output_ends_at_the_separator(one_lm):
+    """Any character that the model writes may separate; what follows it is never part of an output."""  # noqa: E501
+    whole = mh.translate(one_lm, FRENCH, "fr", "en", separator="###", max_new_tokens=12)
+    assert whole == [greedy(one_lm, text, separator="###") for text in FRENCH]
+    assert any(whole)
+    mark = next(text for text in whole if len(text) > 3)[2]
+    cut = mh.translate(one_lm, FRENCH, "fr", "en", separator=mark, max_new_tokens=12)
+    assert cut == [greedy(one_lm, text, separator=mark) for text in FRENCH]
+    assert all(mark not in text for text in cut)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"repetition_penalty": 1.3}, {"num_beams": 2}, {"do_sample": True, "temperature": 9.0}],
+)
+def test_settings_of_a_checkpoint_do_not_count(folder_of, tmp_path, settings):
+    """FAULTS: greedy, as the docstring says, whatever generation_config.json says."""
+    import shutil
+
+    folder = shutil.copytree(folder_of("llama"), tmp_path / "llama")
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    lm = mh.load_model(str(folder), device="cpu")
+    expected = [greedy(lm, text, SHOTS) for text in FRENCH]
+    assert mh.translate(lm, FRENCH, "fr", "en", SHOTS, max_new_tokens=12) == expected
+
+
+def test_a_finished_sentence_leaves_the_batch(one_lm, monkeypatch):
+    sizes = []
+    run = mh.LanguageModel.run
+
+    def counted(lm, ids, mask, **options):
+        sizes.append(len(ids))
+        return run(lm, ids, mask, **options)
+
+    monkeypatch.setattr(mh.LanguageModel, "run", counted)
+    whole = mh.translate(one_lm, FRENCH, "fr", "en", separator="###", max_new_tokens=12)
+    mark = next(text for text in whole if len(text) > 3)[2]
+    sizes.clear()
+    mh.translate(one_lm, FRENCH, "fr", "en", separator=mark, max_new_tokens=12)
+    steps = sizes[1:]  # the first pass is that of the shared tokens
+    assert steps[0] == 4 and steps == sorted(steps, reverse=True) and steps[-1] < 4
+
+
+def test_what_does_not_fit_is_said_before_anything_runs(load):
+    lm = load("gpt2")
+    with pytest.raises(ValueError, match=r"\d+ tokens; 256 fit. Shorten the texts"):
+        mh.translate(lm, ["mot " * 200], "fr", "en")
+    with pytest.raises(ValueError, match="256 fit"):
+        mh.translate(lm, ["mot"], "fr", "en", max_new_tokens=300)
+
+
+def test_states_that_overflow_are_an_error():
+    settings = dict(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2
+    )
+    lm = mh.LanguageModel("big", make_model("LlamaConfig", settings), make_tokenizer())
+    lm.model.model.layers[0].mlp.down_proj.weight.data.fill_(float("inf"))
+    for run in (
+        lambda: mh.translate(lm, ["un"], "fr", "en", max_new_tokens=2),
+        lambda: mh.logit_lens(lm, ["un"], {"a": [5]}),
+        lambda: mh.score_choices(lm, ["un"], [[" a", " b"]]),
+        lambda: mh.collect_activations(lm, ["un"]),
     ):
-        prompts = [
-            self.lm.tokenizer.decode(row[m.bool()], skip_special_tokens=True)
-            for row, m in zip(input_ids, attention_mask)
-        ]
-        self.batches.append(prompts)
-        texts = [
-            next(text for key, text in self.texts.items() if key in p.rsplit("French:", 1)[1])
-            for p in prompts
-        ]
-        ids = [self.lm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-        for step in range(max_new_tokens):
-            column = torch.tensor([[row[step] if step < len(row) else pad_token_id] for row in ids])
-            input_ids, self.steps = torch.cat([input_ids, column], dim=1), self.steps + 1
-            if stopping_criteria(input_ids, None).all():
-                break
-        return input_ids
+        with pytest.raises(ValueError, match="not finite.*float32"):
+            run()
 
 
-def test_a_made_up_pair_is_never_part_of_a_translation(one_lm, monkeypatch):
-    typed = {
-        "un": " One.\nFrench: deux\nEnglish: Two.\n",  # runs on after the separator
-        "deux": " Two. French: trois English: Three.\n",  # without one
-        "trois": "\nFrench: quatre\nEnglish: Four.\n",  # says nothing about this sentence
-        "quatre": " Four, and no end\n",
-    }
-    typist = Typist(one_lm, typed)
-    monkeypatch.setattr(one_lm.model, "generate", typist)
-    assert mh.translate(one_lm, list(typed), "fr", "en", max_new_tokens=200) == [
-        "One.",
-        "Two.",
-        "",
-        "Four, and no end",
-    ]
-    assert typist.steps < 40  # stopped, not typed to the end
-
-
-def test_the_separator_may_be_another(one_lm, monkeypatch):
-    monkeypatch.setattr(one_lm.model, "generate", Typist(one_lm, {"un": " One\nline ### two"}))
-    assert mh.translate(one_lm, ["un"], "fr", "en", separator="###", max_new_tokens=80) == [
-        "One\nline"
-    ]
-
-
-def test_translation_equals_greedy_decoding_one_by_one(lm):
-    sentences = ["Oui.", "Le chat dort sur la vieille chaise.", "Il a plu"]
-    got = mh.translate(lm, sentences, "fr", "en", max_new_tokens=8, token_budget=10_000)
-    for sentence, text in zip(sentences, got):
-        ids = lm.tokenizer(f"French: {sentence}\nEnglish:")["input_ids"]
-        n = len(ids)
-        for _ in range(8):
-            with torch.no_grad():
-                token = int(lm.model(torch.tensor([ids])).logits[0, -1].argmax())
-            if token == lm.tokenizer.eos_token_id:
-                break
-            ids.append(token)
-        assert text == lm.tokenizer.decode(ids[n:], skip_special_tokens=True).split("\n")[0].strip()
-
-
-def test_demonstrations_fixed_or_one_a_sentence(one_lm, parallel, monkeypatch):
-    typist = Typist(one_lm, {"un": " one\n", "deux": " two\n"})
-    monkeypatch.setattr(one_lm.model, "generate", typist)
-    drawn = mh.build_demonstrations(parallel, "fr", "en", shots=1, n_prompts=2)
-    mh.translate(one_lm, ["un", "deux"], "fr", "en", drawn, max_new_tokens=8, token_budget=1)
-    mh.translate(one_lm, ["un", "deux"], "fr", "en", drawn[0], max_new_tokens=8, token_budget=1)
-    own, fixed = typist.batches[:2], typist.batches[2:]
-    assert {p for (p,) in own} == {
-        d + f"French: {s}\nEnglish:" for d, s in zip(drawn, ["un", "deux"])
-    }
-    assert all(p.startswith(drawn[0]) for (p,) in fixed)
-    with pytest.raises(ValueError, match="1 demonstrations for 2 sentences"):
-        mh.translate(one_lm, ["un", "deux"], "fr", "en", drawn[:1])
+@pytest.mark.parametrize(
+    ("arguments", "error", "named"),
+    [
+        (("un", "fr", "en"), TypeError, "sentences is one string"),
+        ((["un", None], "fr", "en"), TypeError, "item 1 is None"),
+        ((["un"], "french", "en"), mh.DataError, "'french'; allowed: en"),
+        ((["un", "deux"], "fr", "en", ["one"]), ValueError, "1 demonstrations for 2 sentences"),
+    ],
+)
+def test_wrong_input_is_named(one_lm, arguments, error, named):
+    with pytest.raises(error, match=named):
+        mh.translate(one_lm, *arguments)
 
 
 def test_right_language():
