@@ -70,7 +70,9 @@ def build_site(build: Path, root: Path = ROOT) -> Path:
         source = build / "site-src"
         _stage(build, source, root)
         made_from = build / "html.made-from"
-        inputs = _digest(source, root / "requirements.lock", root / "book")
+        inputs = _digest(
+            source, root / "requirements.lock", root / "book", root / "mlprune_helpers"
+        )
         first_page = build / "html" / "index.html"
         if first_page.exists() and made_from.exists() and made_from.read_text() == inputs:
             return first_page

@@ -78,13 +78,12 @@ def compare(
     Raises:
         ValueError: If languages, rows, labels or any setting differ, naming it and both values.
     """
-    before, after = list(before), list(after)
+    before, after = _checked("before", before), _checked("after", after)
     if len(before) != len(after) or not before:
         raise ValueError(
             f"{len(before)} evaluations before and {len(after)} after; as many are needed, at "
             "least one."
         )
-    before, after = _checked("before", before), _checked("after", after)
     after = _in_the_order_of(before, after)
     for pair in zip(before, after):
         _check_alike(*pair)

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-import transformers
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -292,14 +291,3 @@ def test_offloaded_weights_are_refused(load, one_lm):
     model.model.layers[1].mlp.to("meta")
     with pytest.raises(mh.ModelError, match=r"layers\.1\.mlp\.gate_proj.*2 more.*offloaded"):
         mh.LanguageModel("away", model, one_lm.tokenizer)
-
-
-def test_quantised_layers_are_refused(load, one_lm):
-    class Packed(nn.Linear):
-        pass
-
-    model = load("llama").model
-    model.model.layers[1].mlp.up_proj = Packed(32, 48)
-    with pytest.raises(mh.ModelError, match=r"layers\.1\.mlp\.up_proj"):
-        mh.LanguageModel("packed", model, one_lm.tokenizer)
-    assert isinstance(model, transformers.PreTrainedModel)

@@ -557,8 +557,18 @@ def test_what_cannot_be_matched_is_named(change, named, tracks):
 # -- logit lens ------------------------------------------------------------------------------------
 
 
+#: Where it is not ``model.norm``.
+FINAL_NORMS = {
+    "xglm": "model.layer_norm",
+    "gpt2": "transformer.ln_f",
+    "bloom": "transformer.ln_f",
+    "opt": "model.decoder.final_layer_norm",
+}
+
+
 @pytest.mark.parametrize("token_budget", [1, 100_000])
-def test_logit_lens_ends_in_the_models_own_prediction(lm, prompts, token_budget):
+def test_logit_lens_ends_in_the_models_own_prediction(lm, architecture, prompts, token_budget):
+    norm = lm.model.get_submodule(FINAL_NORMS.get(architecture, "model.norm"))
     sets = {"some": [3, 5, 7], "one": [9]}
     got = mh.logit_lens(lm, prompts, sets, token_budget=token_budget)
     for row, prompt in enumerate(prompts):
@@ -566,7 +576,7 @@ def test_logit_lens_ends_in_the_models_own_prediction(lm, prompts, token_budget)
             ids = torch.tensor([lm.tokenizer(prompt)["input_ids"]])
             out = lm.model(ids, output_hidden_states=True)
             probability = out.logits[0, -1].softmax(-1)
-            middle = lm.model.lm_head(lm.final_norm(out.hidden_states[1][0, -1])).softmax(-1)
+            middle = lm.model.lm_head(norm(out.hidden_states[1][0, -1])).softmax(-1)
         for name, tokens in sets.items():
             assert got[name][row, -1] == pytest.approx(probability[tokens].sum().item(), rel=1e-4)
             assert got[name][row, 1] == pytest.approx(middle[tokens].sum().item(), rel=1e-4)

@@ -168,7 +168,7 @@ def test_values_of_another_type_are_refused(parallel, arguments, message):
         mh.build_demonstrations(parallel, "en", **arguments)
 
 
-@pytest.mark.parametrize("make", [dict, lambda rows: rows.to_pandas(), list])
+@pytest.mark.parametrize("make", [lambda rows: rows.to_dict(), lambda rows: rows.to_pandas(), list])
 def test_what_is_no_data_set_is_refused(parallel, make):
     with pytest.raises(TypeError, match="parallel is .*from load_parallel"):
         mh.build_demonstrations(make(parallel), "en")

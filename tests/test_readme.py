@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import transformers
+from conftest import ARCHITECTURES
 
 import mlprune_helpers as mh
 
@@ -14,9 +15,11 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 
 
 @pytest.mark.filterwarnings("ignore:.*strings were cut")
-def test_the_examples_run(load, tmp_path, monkeypatch, capsys):
+def test_the_examples_run(save_model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    small = load("llama")
+    config_class, settings, *_ = ARCHITECTURES["llama"]
+    folder_of_model = save_model(config_class, settings | {"max_position_embeddings": 4096})
+    small = mh.load_model(str(folder_of_model), device="cpu")
     monkeypatch.setattr(mh, "load_model", lambda: small)
     known = dict(mh.TASKS)
     folder = tmp_path / "my_folder" / "mytask"

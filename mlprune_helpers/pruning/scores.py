@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def wanda_score(weight: Tensor, input_norm: Tensor) -> Tensor:
-    """|W_ij| · ‖X_j‖₂: Wanda (Sun et al., arXiv 2306.11695, eq. 1).
+    """Wanda, ``|W_ij| · ‖X_j‖₂`` (Sun et al., arXiv 2306.11695, eq. 1).
 
     Args:
         weight: (out_features, in_features).
@@ -24,7 +24,7 @@ def wanda_score(weight: Tensor, input_norm: Tensor) -> Tensor:
 
 
 def ria_score(weight: Tensor, input_norm: Tensor, power: float = 0.5) -> Tensor:
-    """(|W_ij| / Σ_k |W_kj| + |W_ij| / Σ_k |W_ik|) · ‖X_j‖₂^power: RIA.
+    """RIA, ``(|W_ij| / Σ_k |W_kj| + |W_ij| / Σ_k |W_ik|) · ‖X_j‖₂^power``.
 
     Source: Zhang et al., "Plug-and-Play", ICLR 2024.
 
@@ -44,7 +44,7 @@ def ria_score(weight: Tensor, input_norm: Tensor, power: float = 0.5) -> Tensor:
 
 
 def magnitude_score(weight: Tensor) -> Tensor:
-    """|W_ij|: no data at all."""
+    """Magnitude, ``|W_ij|``: no data at all."""
     return weight.abs()
 
 
