@@ -24,10 +24,9 @@ def summarise(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
 
     Returns:
         ``language``, ``n`` rows, ``n_groups``; ``accuracy`` with its 95 % interval (``low``,
-        ``high``), which resamples groups in all languages at once; ``accuracy_batch`` (NaN where a
-        label is only a position) and, where all evaluations have it, ``accuracy_contextual``;
-        ``macro_f1``; ``share_…``, how often each label is predicted; ``n_cut``, rows that did not
-        fit.
+        ``high``), which resamples groups in all languages at once; ``accuracy_batch`` and, where
+        all evaluations have it, ``accuracy_contextual``; ``macro_f1``; ``share_…``, how often each
+        label is predicted; ``n_cut``, rows that did not fit.
 
     Raises:
         ValueError: If there is no evaluation, a language twice, or more than one task.
@@ -40,9 +39,7 @@ def summarise(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
         low, high = metrics.bootstrap_interval(correct, groups=groups, strata=strata)
         row = {"language": language, "n": len(correct), "n_groups": len(set(groups))}
         row |= {"accuracy": _mean_accuracy(part, "raw"), "low": low, "high": high}
-        row["accuracy_batch"] = (
-            np.nan if part[0].label_is_a_position else _mean_accuracy(part, "batch")
-        )
+        row["accuracy_batch"] = _mean_accuracy(part, "batch")
         if with_context:
             row["accuracy_contextual"] = _mean_accuracy(part, "contextual")
         row["macro_f1"] = np.mean([e.macro_f1 for e in part])
@@ -155,7 +152,7 @@ def _calibrations(evaluations: Sequence[Evaluation]) -> list[str]:
     """Those that all evaluations allow."""
     allowed = {
         "raw": True,
-        "batch": not any(e.label_is_a_position for e in evaluations),
+        "batch": True,
         "contextual": all(e.content_free is not None for e in evaluations),
     }
     return [calibration for calibration in CALIBRATIONS if allowed[calibration]]

@@ -118,20 +118,13 @@ class Evaluation:
             Numbers of choices (n,).
 
         Raises:
-            ValueError: If there is nothing to calibrate by: no content-free scores; or, for
-                ``"batch"``, labels that only say where an answer stands, which the model never
-                sees, so it can have no liking for one.
+            ValueError: If there is nothing to calibrate by: no content-free scores.
         """
         if calibration not in CALIBRATIONS:
             raise ValueError(f"calibration is {calibration!r}; allowed: {', '.join(CALIBRATIONS)}.")
         if calibration == "raw":
             return self.scores.argmax(axis=1)
         if calibration == "batch":
-            if self.label_is_a_position:
-                raise ValueError(
-                    f"A label of {self.task} only says where an answer stands, so there is no "
-                    "liking for labels to take out: use 'raw'."
-                )
             return metrics.batch_calibrated(self._log_likelihoods()).argmax(axis=1)
         if self.content_free is None:
             raise ValueError(
@@ -233,7 +226,7 @@ class Evaluation:
         return metrics.rank_consistency(self.scores, other.scores, per_row=per_row)
 
     def table(self) -> pd.DataFrame:
-        """One row an example; ``calibrated`` is left out where there is nothing to calibrate."""
+        """One row an example."""
         columns: dict[str, Any] = {
             "task": self.task,
             "language": self.language,
@@ -242,9 +235,8 @@ class Evaluation:
             "label": self.labels,
             "prediction": self.predictions,
             "correct": self.correct,
+            "calibrated": self.calibrated,
         }
-        if not self.label_is_a_position:
-            columns["calibrated"] = self.calibrated
         for k, name in enumerate(self.label_names):
             columns[f"score_{name}"] = self.scores[:, k]
         columns["n_cut"] = self.n_cut.max(axis=1)

@@ -226,16 +226,6 @@ def test_log_likelihoods_need_to_know_how_scores_were_reduced():
         plain(settings={}).predict("batch")
 
 
-def test_where_a_label_is_a_position_there_is_no_liking_to_take_out(one_lm, folder):
-    result = mh.evaluate(one_lm, "xcopa", "en", folder, contextual=True)
-    assert "calibrated" not in result.table() and result.predict("contextual").shape == (6,)
-    with pytest.raises(ValueError, match="xcopa only says where an answer stands"):
-        result.predict("batch")
-    summary = mh.summarise([result])
-    assert summary["accuracy_batch"].isna().all() and summary["accuracy_contextual"].notna().all()
-    assert set(mh.compare([result], [result])["calibration"]) == {"raw", "contextual"}
-
-
 # -- rows and tasks of one's own -------------------------------------------------------------------
 
 
