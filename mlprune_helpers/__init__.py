@@ -4,7 +4,14 @@ Public names are loaded when they are first used (``__init__.pyi`` lists them), 
 no torch does not wait for it.
 """
 
+import os
+
 import lazy_loader
+
+from .runs.environment import short_waits
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = "0.1.0"
+
+# Torch's threads read it when they start, so it has to stand before torch is imported.
+os.environ.update(short_waits())
