@@ -12,9 +12,9 @@ import contextlib
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -378,12 +378,21 @@ class LanguageModel:
             return
         head = self.model.get_output_embeddings()
         for begin in range(0, len(head.weight), VOCABULARY_PART):
-            part = slice(begin, begin + VOCABULARY_PART)
-            bias = None if head.bias is None else head.bias[part]
-            part_of_head = partial(nn.functional.linear, weight=head.weight[part], bias=bias)
+            part_of_head = _part_of(head, slice(begin, begin + VOCABULARY_PART))
             with replaced_forward([head], part_of_head):
                 logits = self.logits(hidden)
             yield logits.float()
+
+
+def _part_of(head: nn.Linear, words: slice) -> Callable[[Tensor], Tensor]:
+    """An output head for a part of the vocabulary."""
+    weight = head.weight[words]
+    bias = None if head.bias is None else head.bias[words]
+
+    def part_of_head(states: Tensor) -> Tensor:
+        return nn.functional.linear(states, weight, bias)
+
+    return part_of_head
 
 
 def _refuse_offloaded(name: str, model: PreTrainedModel) -> None:
