@@ -31,7 +31,8 @@ def summarise(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
     Raises:
         ValueError: If there is no evaluation, a language twice, or more than one task.
     """
-    evaluations = _checked("evaluations", evaluations)
+    evaluations = _listed("evaluations", evaluations)
+    _check_one_task("evaluations", evaluations)
     with_context = all(e.content_free is not None for e in evaluations)
     table = []
     for language, part in _parts(evaluations):
@@ -75,12 +76,14 @@ def compare(
     Raises:
         ValueError: If languages, rows, labels or any setting differ, naming it and both values.
     """
-    before, after = _checked("before", before), _checked("after", after)
+    before, after = _listed("before", before), _listed("after", after)
     if len(before) != len(after) or not before:
         raise ValueError(
             f"{len(before)} evaluations before and {len(after)} after; as many are needed, at "
             "least one."
         )
+    _check_one_task("before", before)
+    _check_one_task("after", after)
     after = _in_the_order_of(before, after)
     for pair in zip(before, after):
         _check_alike(*pair)
@@ -150,38 +153,37 @@ def _mean_accuracy(evaluations: Sequence[Evaluation], calibration: str) -> float
 
 def _calibrations(evaluations: Sequence[Evaluation]) -> list[str]:
     """Those that all evaluations allow."""
-    allowed = {
-        "raw": True,
-        "batch": True,
-        "contextual": all(e.content_free is not None for e in evaluations),
-    }
-    return [calibration for calibration in CALIBRATIONS if allowed[calibration]]
+    with_context = all(e.content_free is not None for e in evaluations)
+    return [name for name in CALIBRATIONS if name != "contextual" or with_context]
 
 
 # -- checks --------------------------------------------------------------------------------------
 
 
-def _checked(name: str, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """As a list of evaluations of one task, each in another language."""
+def _listed(name: str, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     if isinstance(evaluations, Evaluation):
         raise TypeError(f"{name} is one Evaluation; a list of them is needed: put it into a list.")
     listed = list(evaluations)
-    if not listed:
-        raise ValueError(f"{name} is empty; needed: at least one evaluation.")
     for e in listed:
         if not isinstance(e, Evaluation):
             raise TypeError(f"{name} has a {type(e).__name__}; allowed: Evaluations.")
-    tasks = list(dict.fromkeys(e.task for e in listed))
+    return listed
+
+
+def _check_one_task(name: str, evaluations: Sequence[Evaluation]) -> None:
+    """Whether these are of one task, each in another language."""
+    if not evaluations:
+        raise ValueError(f"{name} is empty; needed: at least one evaluation.")
+    tasks = list(dict.fromkeys(e.task for e in evaluations))
     if len(tasks) > 1:
         raise ValueError(
             f"{name} are of the tasks {', '.join(tasks)}, whose labels and rows are not the same: "
             "one task at a time."
         )
-    languages = [e.language for e in listed]
+    languages = [e.language for e in evaluations]
     twice = [language for language in dict.fromkeys(languages) if languages.count(language) > 1]
     if twice:
         raise ValueError(f"{name} has {twice[0]!r} more than once: an evaluation a language.")
-    return listed
 
 
 def _in_the_order_of(before: list[Evaluation], after: list[Evaluation]) -> list[Evaluation]:

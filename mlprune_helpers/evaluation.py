@@ -180,11 +180,6 @@ class Evaluation:
         return list(names)
 
     @property
-    def label_is_a_position(self) -> bool:
-        """Whether a label only says which of a row's own answers is right."""
-        return bool(declared(self.task).answers)
-
-    @property
     def label_distribution(self) -> dict[str, float]:
         """How often each label is predicted."""
         predictions = self.predictions
@@ -345,7 +340,7 @@ def evaluate(
         labels=np.array([row["label"] for row in rows]),
         rows=[row["id"] for row in rows],
         groups=[row["group"] for row in rows],
-        settings={**chosen, **done, **asking.settings()},
+        settings={**chosen, **asking.settings(), **done},  # what follows from others comes last
         n_tokens=scored.n_tokens,
         n_cut=scored.n_cut,
         content_free=content_free,

@@ -118,7 +118,7 @@ def test_only_like_is_compared(other, named):
         )
         == 2
     )
-    with pytest.raises(ValueError, match="after is empty; needed: at least one evaluation"):
+    with pytest.raises(ValueError, match="1 evaluations before and 0 after"):
         mh.compare([made(**first)], [])
 
 
@@ -273,3 +273,18 @@ def test_contextual_calibration_where_all_have_it():
     assert list(table["calibration"]) == ["raw", "batch"]
     table = mh.compare([calibrated], [calibrated], n_resamples=10)
     assert list(table["calibration"]) == ["raw", "batch", "contextual"]
+
+
+@pytest.mark.parametrize(("n_before", "n_after"), [(1, 0), (0, 1), (0, 0), (1, 2)])
+def test_as_many_are_compared_and_at_least_one(n_before, n_after):
+    some = [made("en", [True] * 3), made("fr", [True] * 3)]
+    with pytest.raises(ValueError, match=f"{n_before} evaluations before and {n_after} after"):
+        mh.compare(some[:n_before], some[:n_after])
+
+
+def test_the_cause_is_named_and_not_what_follows_from_it(one_lm, folder):
+    """Shots make each row's question without content its own, so that none is asked by default."""
+    plain, other = (mh.evaluate(one_lm, "xnli", "en", folder, shots=n) for n in (0, 1))
+    assert plain.settings["contextual"] and not other.settings["contextual"]
+    with pytest.raises(ValueError, match="shots differs before and after: 0 and 1"):
+        mh.compare([plain], [other])
