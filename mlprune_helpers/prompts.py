@@ -14,6 +14,7 @@ from .data.examples import check_fields, checked_examples
 from .data.languages import DataError, language_name
 from .data.tasks import Row, Task, declared_task
 from .data.templates import Filler, Template, check_template, selector
+from .data.writing import OWN_CASING, plain_code
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -160,8 +161,8 @@ def _choose(supply: int, shots: int, n_prompts: int, seed: int) -> np.ndarray:
     """
     if shots > supply:
         raise DataError(
-            f"{shots} shots asked, but there are only {supply} sentences. Lower shots, or load "
-            f"more."
+            f"{shots} shots asked, but there are only {supply} sentences in the part that is given "
+            "(what was set aside before is not counted). Lower shots, or load more."
         )
     rng = np.random.default_rng(seed)
     per_round = supply // shots
@@ -236,7 +237,8 @@ def task_prompts(
         ValueError: There is no such template, or it does not fit the task.
     """
     declared = declared_task(task)
-    language_name(language)
+    if not (isinstance(language, str) and plain_code(language) in OWN_CASING):
+        language_name(language)  # a misspelt code is refused, one that only casing knows is not
     if content_free is not None and not isinstance(content_free, str):
         raise TypeError(f"content_free is {shown(content_free)}; needed: a text, or None.")
     asked = _Asked(task, _template(task, declared, template, language), Filler(language))
@@ -249,7 +251,9 @@ def task_prompts(
             check_fields(declared, row, f"{task}, row {number}")
         before = [""] * len(checked)
     if content_free is not None:
-        checked = [{**row, **dict.fromkeys(declared.texts, content_free)} for row in checked]
+        kept = selector(asked.template)  # of a template of one's own, which may ask by any field
+        blank = {name: content_free for name in declared.texts if name != kept}
+        checked = [{**row, **blank} for row in checked]
     prompts = [shots_before + asked.prompt(row) for shots_before, row in zip(before, checked)]
     return prompts, [asked.choices(row) for row in checked]
 

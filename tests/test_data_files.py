@@ -248,3 +248,33 @@ def test_files_read_tells_the_files_of_each_context(folder):
             mh.load_task("xnli", "en", folder)
     assert [path.name for path in inner] == ["test.en.jsonl"]
     assert outer == inner | {(folder / "news" / "fr.txt").resolve()}
+
+
+@pytest.mark.parametrize("again", ["e\u0301t\u00e9 1", " \u00e9t\u00e9  1"])
+def test_a_repetition_is_known_in_another_writing(tmp_path, again):
+    dev = ["\u00e9t\u00e9 1", "b", "c", "d", "e", "f"]
+    write(tmp_path / "news" / "fr.txt", "\n".join([*dev, "x", again, "y", "z"]))
+    assert mh.load_parallel("fr", tmp_path, split="test")["id"][:] == [
+        "news-7",
+        "news-9",
+        "news-10",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (json.dumps(NLI | {"label": 10**400}), r"line 1: .*label is 1000.*allowed: 0 to 2"),
+        ('{"premise": ' + "[" * 100_000, "line 1: not one JSON object"),
+    ],
+)
+def test_a_line_of_absurd_size_is_refused_by_its_place(tmp_path, line, message):
+    write(tmp_path / "nli" / "test.en.jsonl", line)
+    with pytest.raises(DataError, match=message):
+        mh.load_task("nli", "en", tmp_path)
+
+
+def test_a_folder_that_is_itself_a_set_says_which_to_pass(tmp_path):
+    write(tmp_path / "news" / "en.txt", "a\nb\n")
+    with pytest.raises(DataError, match=f"there are: none.*pass {tmp_path}"):
+        mh.load_parallel("en", tmp_path / "news")

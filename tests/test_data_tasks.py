@@ -1,12 +1,14 @@
 """The live registry of tasks, and how texts are written in templates."""
 
 import dataclasses
+import json
 
 import pytest
 
 import mlprune_helpers as mh
 from mlprune_helpers.data import TASKS, DataError, Task
 from mlprune_helpers.data.writing import first_words, lower_first, without_full_stop
+from mlprune_helpers.prompts import task_prompts
 
 ODD = Task(
     labels=("no", "yes"),
@@ -136,3 +138,38 @@ def test_words_are_counted_where_there_are_any_and_else_characters():
     words = ["w" * 20] * 200
     assert first_words("  ".join(words)) == " ".join(words[:128])
     assert first_words("字" * 1000) == "字" * 768
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(convert=lambda row: row["text"].absent), "line 1.*AttributeError: .*absent"),
+        (dict(convert=lambda row: 5), "line 1.*5 is no object"),
+        (dict(group=lambda number, row: row["absent"]), "line 1.*group: no 'absent'"),
+    ],
+)
+def test_what_a_readers_function_raises_has_the_rows_place(monkeypatch, tmp_path, changes, message):
+    task = dataclasses.replace(mh.TASKS["reviews"], **changes)
+    monkeypatch.setitem(mh.TASKS, "mine", task)
+    (tmp_path / "mine").mkdir()
+    row = {"id": 1, "text": "Good.", "label": 1}
+    (tmp_path / "mine" / "test.en.jsonl").write_text(json.dumps(row))
+    with pytest.raises(DataError, match=message):
+        mh.load_task("mine", "en", tmp_path)
+
+
+def test_a_field_that_chooses_ones_own_prompt_keeps_its_value_without_content():
+    prompts = {"prompt": {"hypothesis": {"b": "{premise}?"}}, "choices": [" x", " y", " z"]}
+    rows = [{"premise": "a", "hypothesis": "b"}]
+    assert task_prompts("nli", rows, template=prompts, content_free="N/A")[0] == ["N/A?"]
+
+
+@pytest.mark.parametrize(
+    ("language", "lowered"), [("az", "ışıq"), ("tr-TR", "ışıq"), ("nl", "işıq"), ("lt", "işıq")]
+)
+def test_casing_is_had_in_languages_that_have_no_data(language, lowered):
+    own = {"prompt": "It", "choices": [" {text!l}", " no"]}
+    (choices,) = task_prompts("reviews", [{"text": "Işıq"}], template=own, language=language)[1]
+    assert choices[0] == " " + lowered
+    with pytest.raises(DataError, match="language 'xx'"):
+        task_prompts("reviews", [{"text": "a"}], language="xx")

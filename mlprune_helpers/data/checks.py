@@ -47,8 +47,10 @@ def whole_number(value: object) -> int | None:
     """``value`` as an int if it is a whole number (1 or 1.0, never True), else None."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
-    is_whole = float(value).is_integer()
-    return int(value) if is_whole else None  # type: ignore[call-overload]
+    if isinstance(value, numbers.Integral):  # which may be too large for a float
+        return int(value)
+    number = float(value)
+    return int(number) if number.is_integer() else None
 
 
 def checked_count(value: object, name: str, least: int, also: str = "") -> int:

@@ -82,12 +82,11 @@ def converted_rows(task: Task, placed: Iterable[PlacedRow], all_raw: bool) -> It
             continue
         try:
             converted = task.convert(dict(each.row))
-        except (KeyError, TypeError, ValueError) as error:
-            told = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise DataError(f"{each.where}: {told}") from error
+        except Exception as error:  # a reader's own function may raise anything
+            raise DataError(f"{each.where}: {_told_error(error)}") from error
         if converted is None:
             continue
-        if "id" in each.row:
+        if "id" in each.row and isinstance(converted, Mapping):
             converted = {**converted, "id": each.row["id"]}
         yield PlacedRow(each.number, each.where, converted)
 
@@ -114,13 +113,30 @@ def _checked_row(task: Task, each: PlacedRow) -> dict[str, Any]:
     row["id"] = _checked_identity(row.get("id"), f"{each.where}: id") or str(each.number)
     group = _checked_identity(row.get("group"), f"{each.where}: group")
     if group is None:
-        group = str(task.group(each.number, row)) if task.group else row["id"]
+        group = _told_group(task, each, row)
     return {
         "id": row["id"],
         "group": group,
         "label": row["label"],
         **{field: row[field] for field in task.fields},
     }
+
+
+def _told_group(task: Task, each: PlacedRow, row: dict[str, Any]) -> str:
+    """The group of a row that names none."""
+    if task.group is None:
+        return row["id"]
+    try:
+        return str(task.group(each.number, row))
+    except Exception as error:  # as for a conversion
+        raise DataError(f"{each.where}: group: {_told_error(error)}") from error
+
+
+def _told_error(error: Exception) -> str:
+    """An error in words, also one that says little without its kind."""
+    if isinstance(error, DataError):
+        return str(error)
+    return f"no {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
 
 
 def _checked_identity(value: object, name: str) -> str | None:

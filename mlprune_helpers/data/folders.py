@@ -51,9 +51,11 @@ def parallel_files(
         (name,) = sets
     if not isinstance(name, str) or name not in sets:
         there = ", ".join(sets) or "none (NAME/LANG.txt)"
-        step = (
-            "Pass the name of one (the notebooks' parameter parallel)" if sets else "Change source"
-        )
+        step = "Pass the name of one (the notebooks' parameter parallel)"
+        if not sets:
+            step = "Change source"
+            if any((folder / f"{language}.txt").is_file() for language in LANGUAGES):
+                step += f": this folder is itself a set, pass {folder.absolute().parent}"
         raise DataError(f"{folder}: parallel set {name!r}; there are: {there}. {step}.")
     files = sets[name]
     if missing := [language for language in languages if language not in files]:

@@ -79,8 +79,8 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             found = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_object)
-        except ValueError as caught:
-            error = caught
+        except (ValueError, RecursionError) as caught:
+            error: Exception = caught
             if number == 1 and line.lstrip().startswith("["):
                 error = ValueError("the file is one array; write one object a line")
             raise DataError(f"{path}, line {number}: not one JSON object ({error}).") from None

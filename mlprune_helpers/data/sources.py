@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -209,9 +210,15 @@ class _Sentences:
         """Rows of which "dev" has the sentence in one of the languages."""
         repeating: set[int] = set()
         for sentences in self.columns.values():
-            in_dev = {sentence.strip() for sentence in sentences[: self.n_dev]}
-            repeating |= {row for row, text in enumerate(sentences) if text.strip() in in_dev}
+            said = [_compared(sentence) for sentence in sentences]
+            in_dev = set(said[: self.n_dev])
+            repeating |= {row for row, sentence in enumerate(said) if sentence in in_dev}
         return repeating
+
+
+def _compared(sentence: str) -> str:
+    """What two writings of one sentence share: not spaces, nor how an accent is coded."""
+    return unicodedata.normalize("NFC", " ".join(sentence.split()))
 
 
 def _folder_sentences(languages: list[str], source: Source, name: str | None) -> _Sentences:
@@ -267,7 +274,7 @@ def _flores_plus(languages: list[str], parts: list[str]) -> Dataset:
 
 def _checked_sentences(sentences: Iterable[object], name: str, language: str) -> list[str]:
     return [
-        checked_text(sentence, f"{name} in {language!r}, row {row}: text")
+        checked_text(sentence, f"{name} in {language!r}, row {row}: text").rstrip("\r\n")
         for row, sentence in enumerate(sentences)
     ]
 

@@ -8,6 +8,9 @@ import unicodedata
 #: Latin alphabets with a dotless and a dotted i, each with a capital of its own.
 TWO_KINDS_OF_I = frozenset({"tr", "az", "crh", "gag"})
 
+#: Languages whose first letters do not follow Unicode's common rule.
+OWN_CASING = TWO_KINDS_OF_I | {"lt", "nl"}
+
 _DOT_ABOVE = "\u0307"
 _ABOVE = 230  # the combining class of marks above a letter
 _DUTCH_IJ = re.compile("(I\u0301?|Í)J\u0301?")
@@ -20,6 +23,11 @@ MAX_WORDS = 128
 MAX_CHARACTERS = 768  # of a text whose words are not separated by spaces
 # Thai and Lao, Tibetan, Burmese, Khmer, Japanese kana, Chinese characters.
 _NO_SPACES = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+
+
+def plain_code(language: str) -> str:
+    """The code of a language without a script or region after it: ``tr`` of ``tr-TR``."""
+    return language.replace("_", "-").partition("-")[0].lower()
 
 
 def lower_first(text: str, language: str = "en") -> str:
@@ -35,7 +43,7 @@ def lower_first(text: str, language: str = "en") -> str:
         language: Code of the language that ``text`` is in; a script or region after it does not
             matter.
     """
-    language = language.replace("_", "-").partition("-")[0].lower()
+    language = plain_code(language)
     if language == "nl" and (together := _DUTCH_IJ.match(text)):
         return together.group().lower() + text[together.end() :]
     end = 1
