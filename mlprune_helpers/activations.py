@@ -125,7 +125,7 @@ class ActivationStats:
         if self.threshold != other.threshold:
             raise ValueError(
                 f"Thresholds {self.threshold} and {other.threshold} differ: collect both with the "
-                f"same."
+                "same."
             )
         return ActivationStats(
             prompt_squares=np.concatenate([self.prompt_squares, other.prompt_squares]),
@@ -184,7 +184,7 @@ def collect_activations(
 ) -> ActivationStats:
     """Run the model once over the prompts and sum up its features.
 
-    In float32 whatever the model's own type.
+    Sums are taken in float32 or better, whatever the model's own type.
 
     Args:
         lm: The model.
@@ -206,7 +206,7 @@ def collect_activations(
     if not 0 <= skip_first < shortest:
         raise ValueError(
             f"skip_first is {skip_first}; allowed: 0 to {shortest - 1}, one token less than the "
-            f"shortest prompt."
+            "shortest prompt."
         )
     collection = _Collection(lm, len(ids), threshold)
 
@@ -233,7 +233,7 @@ def token_ids(
     if max_length is not None and max_length <= len(lm.prefix):
         raise ValueError(
             f"max_length is {max_length}; {len(lm.prefix)} special tokens stand before every "
-            f"prompt: raise it."
+            "prompt: raise it."
         )
     ids = encode(lm, prompts, max_length)
     lm.check_length(max(map(len, ids)))
@@ -296,7 +296,7 @@ class _Collection:
             layer = int(np.argwhere(~np.isfinite(self.squares))[:, 1].min())
             raise ValueError(
                 f"{self.lm.name}: hidden states are not finite from layer {layer} on; load the "
-                f"model in float32."
+                "model in float32."
             )
         totals = self.inputs.checked()
         return ActivationStats(

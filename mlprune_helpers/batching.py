@@ -16,7 +16,7 @@ def encode(
 ) -> list[list[int]]:
     """Token ids of texts that are to be continued.
 
-    The special tokens before a text are there, those after it not.
+    Special tokens that stand before a text are there, those that stand after it are not.
 
     A text that begins with the special tokens, written out, gets them once.
 
@@ -59,10 +59,8 @@ def _check_ids(lm: LanguageModel, ids: list[int], number: int, text: str) -> Non
         token = lm.tokenizer.convert_ids_to_tokens(max(ids))
         raise ValueError(
             f"Text {number} holds the token {token!r} (id {max(ids)}), but {lm.name} has "
-            f"embeddings for "
-            f"{lm.n_embeddings} tokens only: {text[:80]!r}. Remove it from the text, or load the "
-            f"tokenizer that "
-            "belongs to this model."
+            f"embeddings for {lm.n_embeddings} tokens only: {text[:80]!r}. Remove it from the "
+            "text, or load the tokenizer that belongs to this model."
         )
 
 
@@ -109,10 +107,7 @@ def run_in_batches(
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out.
-
-    Torch.OutOfMemoryError is a RuntimeError, the CPU's allocator raises a plain one.
-    """
+    """Whether memory ran out: the CPU's allocator raises a plain RuntimeError."""
     return isinstance(error, RuntimeError) and "memory" in str(error)
 
 

@@ -62,8 +62,8 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
         "run",
         help="execute notebooks into a build folder; what is up to date is skipped",
         description=(
-            "Execute notebooks into BUILD/PROFILE/notebooks, "
-            "and their numbers into BUILD/PROFILE/results. What is up to date is skipped."
+            "Execute notebooks into BUILD/PROFILE/notebooks, and their numbers into "
+            "BUILD/PROFILE/results. What is up to date is skipped."
         ),
         epilog="Example: mlprune run notebooks/03_pruning.ipynb -p sparsity=2:4 -p languages=en,de",
     )
@@ -88,8 +88,8 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
         dest="parameters",
         metavar="NAME=VALUE",
         help=(
-            "a parameter, over that of the profile, in the notebooks that have it; "
-            "give it again for others; a list is written with commas"
+            "a parameter, over that of the profile, in the notebooks that have it; give it again "
+            "for others; a list is written with commas"
         ),
     )
     run.add_argument(
@@ -114,8 +114,8 @@ def _run(options: argparse.Namespace) -> None:
     notebooks = options.notebooks or sorted(Path("notebooks").glob("*.ipynb"))
     if not notebooks:
         raise ValueError(
-            "There is no notebook in the folder notebooks. "
-            "Name some, or change to the book's folder."
+            "There is no notebook in the folder notebooks. Name some, or change to the book's "
+            "folder."
         )
     runs = run_book(
         notebooks,

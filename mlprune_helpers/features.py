@@ -74,8 +74,8 @@ def overlap(a: np.ndarray, b: np.ndarray, *, top: float = 0.3, bottom: float = 0
     """
     if np.shape(a) != np.shape(b):
         raise ValueError(
-            f"Norms of the same features are needed; these have the shapes {np.shape(a)} "
-            f"and {np.shape(b)}."
+            f"Norms of the same features are needed; these have the shapes {np.shape(a)} and "
+            f"{np.shape(b)}."
         )
     large = top_features(a, top)
     small = top_features(-_numbers("norms", b), bottom)

@@ -164,8 +164,8 @@ def rank_consistency(
     a, b = _numbers(scores_a, "scores_a"), _numbers(scores_b, "scores_b")
     if a.shape != b.shape or a.ndim != 2 or not a.size:
         raise ValueError(
-            "Scores of the same examples are needed, (n, n_choices); "
-            f"these have the shapes {a.shape} and {b.shape}."
+            "Scores of the same examples are needed, (n, n_choices); these have the shapes "
+            f"{a.shape} and {b.shape}."
         )
     order_a = np.argsort(-a, axis=1, kind="stable")
     order_b = np.argsort(-b, axis=1, kind="stable")
@@ -267,8 +267,8 @@ def paired_bootstrap(
     a, b = _numbers(correct_a, "correct_a"), _numbers(correct_b, "correct_b")
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ValueError(
-            "Two equally long rows of numbers are needed; "
-            f"these have the shapes {a.shape} and {b.shape}."
+            f"Two equally long rows of numbers are needed; these have the shapes {a.shape} and "
+            f"{b.shape}."
         )
     _check_whole_number(n_resamples, "n_resamples", at_least=1)
     _check_whole_number(seed, "seed", at_least=0)
@@ -610,8 +610,8 @@ def _check_is_list(values: object, name: str) -> None:
     unordered = isinstance(values, (Mapping, Set))
     if unordered or not isinstance(values, Collection) or getattr(values, "ndim", 1) == 0:
         raise TypeError(
-            f"{name} is of the type {type(values).__name__}; a list or an array is needed, "
-            "in the order of the rows."
+            f"{name} is of the type {type(values).__name__}; a list or an array is needed, in the "
+            "order of the rows."
         )
 
 
@@ -649,8 +649,8 @@ def _texts(values: Any, name: str) -> list[str]:
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(
-                f"{name}: row {row} is {text!r}; a text is needed, as in all rows. "
-                "Find out why there is none, or leave the row out of all lists."
+                f"{name}: row {row} is {text!r}; a text is needed, as in all rows. Find out why "
+                "there is none, or leave the row out of all lists."
             )
     return texts
 
@@ -661,8 +661,8 @@ def _references(values: Any) -> list[str]:
     for row, text in enumerate(references):
         if not text.strip():
             raise ValueError(
-                f"references: row {row} is blank; a reference has words. "
-                "Leave the sentence out of all lists."
+                f"references: row {row} is blank; a reference has words. Leave the sentence out of "
+                "all lists."
             )
     return references
 
@@ -679,8 +679,8 @@ def _codes(names: Collection[Hashable], name: str) -> np.ndarray:
     for row, value in enumerate(_elements(names, name)):
         if _is_missing(value) or not isinstance(value, Hashable):
             raise ValueError(
-                f"{name}: row {row} is {value}; a text or a number is needed that says where "
-                "the row belongs. Name it, or leave the row out everywhere."
+                f"{name}: row {row} is {value}; a text or a number is needed that says where the "
+                "row belongs. Name it, or leave the row out everywhere."
             )
         codes.append(code_of.setdefault(value, len(code_of)))
     return np.array(codes, dtype=int)
@@ -700,8 +700,8 @@ def _indices(values: ArrayLike, name: str, n_labels: int | None = None) -> np.nd
         is_index &= numbers < n_labels
     for row in np.flatnonzero(~is_index):
         raise ValueError(
-            f"{name}: row {row} is {numbers[row]:g}; allowed: {allowed}. "
-            "(A negative label often says that the label is not known.)"
+            f"{name}: row {row} is {numbers[row]:g}; allowed: {allowed}. (A negative label often "
+            "says that the label is not known.)"
         )
     return numbers.astype(int)
 
@@ -757,6 +757,6 @@ def _from_objects(values: ArrayLike, name: str) -> np.ndarray:
 def _no_number(name: str, place: tuple[int, ...], value: object) -> ValueError:
     where = ", ".join(f"{axis} {i}" for axis, i in zip(_AXES[len(place)], place))
     return ValueError(
-        f"{name}: {where} is {value}; a finite number is needed. "
-        "Find out why it has none, or leave the row out everywhere."
+        f"{name}: {where} is {value}; a finite number is needed. Find out why it has none, or "
+        "leave the row out everywhere."
     )

@@ -259,8 +259,8 @@ def _row_of_numbers(values: ArrayLike, name: str) -> np.ndarray:
         numbers = numbers.astype(float)
     if numbers.ndim != 1 or not len(numbers) or numbers.dtype.kind not in "biuf":
         raise ValueError(
-            f"{name!r} has the shape {numbers.shape} and the type {numbers.dtype}; "
-            "one row of numbers is needed, a value a layer."
+            f"{name!r} has the shape {numbers.shape} and the type {numbers.dtype}; one row of "
+            "numbers is needed, a value a layer."
         )
     return numbers
 
@@ -274,8 +274,8 @@ def _check_frame(frame: pd.DataFrame, name: str, *columns: str) -> None:
     missing = [column for column in columns if column not in frame.columns]
     if missing:
         raise ValueError(
-            f"{name} has no column {', '.join(map(repr, missing))}; "
-            f"it has: {', '.join(map(repr, frame.columns))}."
+            f"{name} has no column {', '.join(map(repr, missing))}; it has: "
+            f"{', '.join(map(repr, frame.columns))}."
         )
 
 

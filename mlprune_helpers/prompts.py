@@ -142,8 +142,7 @@ def _sentences(parallel: Dataset, language: str) -> list[str]:
     if language == "id" and all(map(_is_row_id, sentences)):
         raise DataError(
             f"The column 'id' has the rows' ids, not {name}; load the sentences with languages "
-            f"that "
-            "include 'id'."
+            "that include 'id'."
         )
     return sentences
 
@@ -295,7 +294,7 @@ class _Asked:
             if len(others) < shots:
                 raise DataError(
                     f"{shots} shots asked, but only {len(others)} rows of other groups to draw "
-                    f"from."
+                    "from."
                 )
             before[group] = "".join(self.solved(rows[i]) for i in others)
         return [before[group] for group in groups]

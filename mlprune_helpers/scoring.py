@@ -126,7 +126,7 @@ def score_choices(
     if any(n_cut) and not details:
         warnings.warn(
             f"{np.count_nonzero(n_cut)} of {len(strings)} strings were cut on the left to {limit} "
-            f"tokens.",
+            "tokens.",
             stacklevel=2,
         )
     budget = token_budget or (TOKENS_ON_CPU if lm.device.type == "cpu" else TOKENS_ON_GPU)
@@ -137,7 +137,7 @@ def score_choices(
         i = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise ValueError(
             f"The score of choice {i % n_choices} of prompt {i // n_choices} is not finite; load "
-            f"the model in float32."
+            "the model in float32."
         )
     n_scored = np.array([len(string.ids) - string.start for string in strings])
     shape = (-1, n_choices)
@@ -194,7 +194,7 @@ def _check_arguments(
     if len(prompts) != len(choices) or len(counts) != 1 or counts == {0}:
         raise ValueError(
             f"{len(prompts)} prompts and {len(choices)} lists of {sorted(counts)} choices; every "
-            f"prompt needs as many."
+            "prompt needs as many."
         )
     return counts.pop()
 
@@ -210,8 +210,7 @@ def _limit(lm: LanguageModel, max_length: int | None) -> int | None:
     ):
         raise ValueError(
             f"max_length is {max_length!r}; allowed: a whole number above {len(lm.prefix)}, the "
-            f"special tokens in "
-            "front, or None for what the model takes."
+            "special tokens in front, or None for what the model takes."
         )
     lm.check_length(max_length)
     return max_length
@@ -237,10 +236,9 @@ def _strings(
         if starts[number] >= len(row):
             raise ValueError(
                 f"Choice {choice} of prompt {number} adds no token to score: after "
-                f"{prompts[number][-40:]!r}, the "
-                f"choice {choices[number][choice]!r} merges into the tokens of the prompt. Put a "
-                f"space in front of "
-                "the choice, or score the whole string: span='full'."
+                f"{prompts[number][-40:]!r}, the choice {choices[number][choice]!r} merges into "
+                "the tokens of the prompt. Put a space in front of the choice, or score the whole "
+                "string: span='full'."
             )
         strings.append(_String(row, starts[number]))
     return strings
@@ -264,8 +262,7 @@ def _cut(
         longest = max(len(string.ids) for string in strings)
         raise ValueError(
             f"A string of {longest} tokens; {limit} fit. Shorten the texts, use fewer shots, or "
-            f"cut them: "
-            "truncation='left'."
+            "cut them: truncation='left'."
         )
     n_kept = len(lm.prefix)
     for i, cut in enumerate(n_cut):

@@ -70,7 +70,7 @@ def translate(
     if len(prefixes) != len(sentences):
         raise ValueError(
             f"{len(prefixes)} demonstrations for {len(sentences)} sentences; give one, or one a "
-            f"sentence."
+            "sentence."
         )
     prompts = [
         translation_prompt(sentence, source, target, prefix, separator)

@@ -21,9 +21,9 @@ class PlacedRow:
 
 
 def checked_examples(task: str, rows: Iterable[Row], where: str) -> list[dict[str, Any]]:
-    """The rows of a task.
+    """The rows of a task, checked.
 
-    Each with ``id``, ``group``, ``label`` (an int) and the task's fields, in this order.
+    Each has ``id``, ``group``, ``label`` (an int) and the task's fields, in this order.
 
     Labels may be given by number or by name.  Where a row has no ``id``, it is the row's number;
     where it has no ``group``, the task tells it, and else it is the id.  Other columns are left
@@ -54,8 +54,8 @@ def checked_rows(task: str, placed: Iterable[PlacedRow], where: str) -> list[dic
         example = _checked_row(declared, each)
         if example["id"] in examples:
             raise DataError(
-                f"{each.where}: the id {example['id']!r} is that of an earlier row; each row "
-                f"needs its own."
+                f"{each.where}: the id {example['id']!r} is that of an earlier row; each row needs "
+                "its own."
             )
         examples[example["id"]] = example
     if not examples:

@@ -122,6 +122,5 @@ def check_folder(
         if len({name.partition(".")[0] for name in files}) > 1:
             raise DataError(
                 f"{folder / task}: {', '.join(files)} are of different splits; needed: one split "
-                f"in all languages. "
-                "Change languages, tasks or source."
+                "in all languages. Change languages, tasks or source."
             )

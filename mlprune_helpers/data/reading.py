@@ -88,7 +88,7 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             kind = "an array" if isinstance(found, list) else line.strip()[:40]
             raise DataError(
                 f"{path}, line {number}: not one JSON object (it is {kind}; write one object a "
-                f"line)."
+                "line)."
             )
         yield number, found
 
@@ -127,7 +127,7 @@ def _decoded(path: Path) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
             f"{path}, line {line}: not UTF-8 (byte {content[error.start]:#04x}); save the file as "
-            f"UTF-8."
+            "UTF-8."
         ) from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1

@@ -189,9 +189,8 @@ class _Sentences:
         if not rows:
             raise DataError(
                 f"{self.name} has no sentences in split {split!r}: of {len(self.ids)} sentences "
-                f"the first {self.n_dev} "
-                "are 'dev', and the others, as far as they are no repetitions, 'test'. Pass "
-                "split=None for all."
+                f"the first {self.n_dev} are 'dev', and the others, as far as they are no "
+                "repetitions, 'test'. Pass split=None for all."
             )
         columns = {"id": self.ids, **self.columns}
         return Dataset.from_dict(
@@ -235,7 +234,7 @@ def _line_by_line(name: str, columns: dict[str, list[str]]) -> _Sentences:
     if n < max(lengths.values()):
         raise DataError(
             f"{name} is not parallel: lines by language {lengths}. Line n of every file must say "
-            f"the same."
+            "the same."
         )
     n_dev = min(n, DEV_LINES.get(name, int(0.6 * n)))
     return _Sentences(name, [f"{name}-{line}" for line in range(1, n + 1)], columns, n_dev)
@@ -266,7 +265,7 @@ def _flores_plus(languages: list[str], parts: list[str]) -> Dataset:
         if ids != list(found):
             raise DataError(
                 f"flores_plus has other sentences in {language!r} than in {languages[0]!r}: leave "
-                f"one out."
+                "one out."
             )
         columns[language] = _checked_sentences(found.values(), "flores_plus", language)
     return Dataset.from_dict({"id": ids, **columns})
@@ -322,9 +321,8 @@ def _from_hub(
         told = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise DataError(
             f"Cannot load {repository} ({configuration or 'default'}, {split}) from the hub: "
-            f"{told} Check the network; "
-            "a gated set needs its terms accepted on its page and: hf auth login. Or pass "
-            "source='builtin' or a folder."
+            f"{told} Check the network; a gated set needs its terms accepted on its page and: hf "
+            "auth login. Or pass source='builtin' or a folder."
         ) from error
 
 
@@ -332,8 +330,8 @@ def _declared_hub(task: str) -> tuple[str, str | None, str | None]:
     hub = declared_task(task).hub
     if hub is None:
         raise DataError(
-            f"{task} is part of the built-in corpus, not of the hub: pass source='builtin', "
-            "or change tasks."
+            f"{task} is part of the built-in corpus, not of the hub: pass source='builtin', or "
+            "change tasks."
         )
     return hub
 
@@ -351,6 +349,6 @@ def _check_hub_task(task: str, languages: Sequence[str]) -> None:
     there = declared_task(task).languages
     if there and (missing := [language for language in languages if language not in there]):
         raise DataError(
-            f"{task} on the hub has no {', '.join(missing)}; it has: {', '.join(there)}. "
-            "Change tasks, languages or source."
+            f"{task} on the hub has no {', '.join(missing)}; it has: {', '.join(there)}. Change "
+            "tasks, languages or source."
         )

@@ -109,7 +109,7 @@ class Task:
         if len(parts) != 3 or not isinstance(parts[0], str):
             raise TypeError(
                 f"hub is {self.hub!r}; needed: (repository, configuration or None, revision or "
-                f"None)."
+                "None)."
             )
         self._set("hub", tuple(parts))
 
@@ -125,8 +125,7 @@ class Task:
         if unknown := [code for code in given if code not in LANGUAGES]:
             raise ValueError(
                 f"Template {name!r} is given for {unknown[0]!r}; needed: a prompt and choices, or "
-                f"those by "
-                f"language: {', '.join(LANGUAGES)}."
+                f"those by language: {', '.join(LANGUAGES)}."
             )
         for language, template in given.items():
             check_template(template, self.labels, self.fields, f"Template {name!r} in {language!r}")
@@ -187,8 +186,7 @@ def _by_name(templates: object) -> dict[str, Any]:
     if "paper" not in named:
         raise ValueError(
             f"templates has {', '.join(map(str, named)) or 'nothing'}; needed: 'paper', which is "
-            f"asked by default, "
-            "or one prompt with its choices."
+            "asked by default, or one prompt with its choices."
         )
     return named
 
@@ -231,7 +229,7 @@ def _marc_row(row: dict[str, Any]) -> Row | None:
     if rating is None or not lowest <= rating <= lowest + 4:
         raise DataError(
             f"{column} is {shown(row.get(column))}; allowed: {lowest} to {lowest + 4}, a whole "
-            f"number."
+            "number."
         )
     stars = rating - lowest + 1
     text = row.get("text") or row.get("review_body")

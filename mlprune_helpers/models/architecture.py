@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 #: Names under which configurations say how many positions there are, the most usual first.
@@ -67,8 +67,7 @@ class Anatomy:
 
     Attributes:
         around_blocks: Modules that hold the blocks, outermost first.  The first one that a forward
-            pass calls is the
-            decoder: token ids in, final hidden states out.
+            pass calls is the decoder: token ids in, final hidden states out.
         layers: The decoder blocks, in order.
         prunable: {qualified name: linear map inside the blocks}, in order.
     """
@@ -124,9 +123,8 @@ def _decoder_blocks(name: str, model: PreTrainedModel) -> tuple[str, list[nn.Mod
     if len(found) != 1:
         raise ModelError(
             f"{name}: {type(model).__name__}: expected one list of {n_layers} decoder blocks of "
-            f"one type, found "
-            f"{[path for path, _ in found] or 'none'}. This package works on plain decoder-only "
-            f"transformers."
+            f"one type, found {[path for path, _ in found] or 'none'}. This package works on plain "
+            "decoder-only transformers."
         )
     return found[0]
 
@@ -145,16 +143,29 @@ def _refuse_other_weights(
     if others or not known:
         raise ModelError(
             f"{name}: not all weights inside its decoder blocks are those of a torch Linear or "
-            f"Conv1D; the first "
-            f"is {(others or [f'{prefix}.0'])[0]}. {_CHOOSE_DENSE}"
+            f"Conv1D; the first is {(others or [f'{prefix}.0'])[0]}. {_CHOOSE_DENSE}"
         )
+
+
+def longest_input(config: PreTrainedConfig) -> int | None:
+    """How many tokens a model computes as it computes fewer, or None where it states no limit."""
+    stated = (getattr(config, setting, None) for setting in POSITION_SETTINGS)
+    limits = [next((limit for limit in stated if limit), None)]
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in LENGTH_DEPENDENT_ROPE:
+        # Past it one long string changes what is computed for all others of its batch.
+        limits.append(rope.get("original_max_position_embeddings"))
+        limits.append(getattr(config, "original_max_position_embeddings", None))
+    # Past it Doge chooses keys among all tokens of the input, later ones too.
+    limits.append(getattr(config, "keep_window_size", None))
+    return min((limit for limit in limits if limit), default=None)
 
 
 # -- kinds of models that are refused by name ------------------------------------------------------
 
 _CHOOSE_DENSE = (
-    "Choose a dense decoder-only transformer in float32, float16 or bfloat16, "
-    "for example 'gemma-3-270m' or 'bigscience/bloom-560m'."
+    "Choose a dense decoder-only transformer in float32, float16 or bfloat16, for example "
+    "'gemma-3-270m' or 'bigscience/bloom-560m'."
 )
 #: Classes of what only a mixture has; whole models carry "Moe" in their names also where they are
 #: built dense.

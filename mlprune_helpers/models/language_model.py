@@ -23,12 +23,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .architecture import (
-    LENGTH_DEPENDENT_ROPE,
-    POSITION_SETTINGS,
     BlockCall,
     ModelError,
     find_anatomy,
     hidden_parameter,
+    longest_input,
     refuse_by_kind,
     replaced_forward,
     split_call,
@@ -99,9 +98,8 @@ class LanguageModel:
         if self.tokenizer.vocab_size > self.n_embeddings:
             raise ModelError(
                 f"{self.name}: the tokenizer has {self.tokenizer.vocab_size} tokens, the model "
-                "embeddings for "
-                f"{self.n_embeddings}. They are not a pair: load the tokenizer that belongs to "
-                f"this model."
+                f"embeddings for {self.n_embeddings}. They are not a pair: load the tokenizer that "
+                "belongs to this model."
             )
 
     # -- sizes and places --------------------------------------------------------------------------
@@ -118,9 +116,8 @@ class LanguageModel:
     @property
     def hidden_size(self) -> int:
         """Width of the residual stream."""
-        return (
-            self.model.config.get_text_config().hidden_size
-        )  # OPT-350M embeds into fewer dimensions
+        # Not that of the embeddings: OPT-350M embeds into fewer dimensions.
+        return self.model.config.get_text_config().hidden_size
 
     @property
     def n_embeddings(self) -> int:
@@ -130,20 +127,7 @@ class LanguageModel:
     @property
     def max_positions(self) -> int | None:
         """The longest input that the architecture takes, or None where it states none."""
-        config = self.model.config.get_text_config()
-        rope = getattr(config, "rope_parameters", None) or {}
-        if isinstance(rope, dict) and rope.get("rope_type") in LENGTH_DEPENDENT_ROPE:
-            # Past the original length one long string changes what is computed for all others of
-            # its batch.
-            original = rope.get("original_max_position_embeddings")
-            original = original or getattr(config, "original_max_position_embeddings", None)
-            if original:
-                return original
-        # Past this length Doge chooses keys among all tokens of the input, later ones too.
-        exact = getattr(config, "keep_window_size", None)
-        stated = [getattr(config, setting, None) for setting in POSITION_SETTINGS]
-        limits = [limit for limit in stated if limit][:1] + [exact] * bool(exact)
-        return min(limits, default=None)
+        return longest_input(self.model.config.get_text_config())
 
     @property
     def end_tokens(self) -> set[int]:
@@ -165,7 +149,7 @@ class LanguageModel:
         changes it.
         """
         digest = hashlib.sha256(type(self.model).__name__.encode())
-        for name, tensor in self.model.named_parameters():
+        for name, tensor in self._saved_tensors():
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             values = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
             digest.update(values.data.cast("B"))
@@ -181,6 +165,14 @@ class LanguageModel:
             digest.update(intervention.encode())
         return digest.hexdigest()[:16]
 
+    def _saved_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Parameters, and those buffers that a checkpoint holds too; tied ones once."""
+        yield from self.model.named_parameters()
+        saved = self.model.state_dict().keys()
+        for name, buffer in self.model.named_buffers():
+            if name in saved:
+                yield name, buffer
+
     @cached_property
     def _tokenizer_digest(self) -> str:
         """Of everything that the tokenizer knows; half a second for a vocabulary of 262,144."""
@@ -194,10 +186,7 @@ class LanguageModel:
 
     @contextlib.contextmanager
     def intervening(self, kind: str, *content: object) -> Iterator[None]:
-        """Meanwhile the fingerprint is another one, by ``kind`` and ``content``.
-
-        Arrays, or what repr tells.
-        """
+        """Meanwhile the fingerprint is another one, by ``kind`` and by what arrays or repr tell."""
         parts = [
             part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode()
             for part in content
@@ -255,30 +244,27 @@ class LanguageModel:
             return self.decoder(
                 input_ids=input_ids.to(self.device), attention_mask=mask.to(self.device), **options
             )
-        except (
-            IndexError
-        ) as error:  # ids are checked where texts become ids, so it is a table of positions
+        except IndexError as error:
+            # Ids are checked where texts become ids, so it is a table of positions.
             raise ValueError(
                 f"{self.name}: an input of {int(mask.sum(dim=1).max())} tokens is longer than its "
-                f"table of "
-                f"positions ({error}). Shorten the texts, use fewer shots, or cut them: "
-                f"max_length=…."
+                f"table of positions ({error}). Shorten the texts, use fewer shots, or cut them: "
+                "max_length=…."
             ) from None
 
     def check_length(self, n_tokens: int) -> None:
         """Raise ValueError if ``n_tokens`` are more than there are positions."""
         if self.max_positions is not None and n_tokens > self.max_positions:
             raise ValueError(
-                f"{self.name}: {n_tokens} tokens; {self.max_positions} fit. "
-                "Shorten the texts, use fewer shots, or cut them: max_length=…."
+                f"{self.name}: {n_tokens} tokens; {self.max_positions} fit. Shorten the texts, use "
+                "fewer shots, or cut them: max_length=…."
             )
 
     def _check_finite(self, hidden: Tensor, mask: Tensor) -> None:
         if torch.isfinite(hidden).all():
             return
-        if not torch.isfinite(
-            hidden[mask.bool().to(hidden.device)]
-        ).all():  # padding may be anything
+        of_tokens = hidden[mask.bool().to(hidden.device)]  # padding may be anything
+        if not torch.isfinite(of_tokens).all():
             raise ValueError(
                 f"{self.name}: hidden states are not finite. Load the model in float32 or bfloat16."
             )
@@ -400,8 +386,8 @@ def _refuse_offloaded(name: str, model: PreTrainedModel) -> None:
     if away:
         raise ModelError(
             f"{name}: {away[0]} and {len(away) - 1} more are offloaded to memory or disk. All "
-            f"weights must be on "
-            "devices: pass a smaller dtype, another device_map, or choose a smaller model."
+            "weights must be on devices: pass a smaller dtype, another device_map, or choose a "
+            "smaller model."
         )
 
 

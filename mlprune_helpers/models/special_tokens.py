@@ -34,8 +34,8 @@ def learn_special_tokens(name: str, tokenizer: PreTrainedTokenizerBase) -> Speci
         if not plain or begin is None:
             raise ModelError(
                 f"{name}: its tokenizer does not simply put special tokens before and after a "
-                f"text: {text!r} "
-                f"becomes {whole} with them and {plain} without. Pass a tokenizer that does."
+                f"text: {text!r} becomes {whole} with them and {plain} without. Pass a tokenizer "
+                "that does."
             )
         found.append(SpecialTokens(whole[:begin], whole[begin + len(plain) :]))
     if found[0] != found[1]:

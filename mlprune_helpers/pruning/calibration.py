@@ -119,8 +119,8 @@ def _texts(place: str, given: Any) -> list[str]:
     flat = getattr(given, "ndim", 1) == 1  # a table would go by as the names of its columns
     if not flat or isinstance(given, (Set, Mapping)) or not isinstance(given, Iterable):
         raise TypeError(
-            f"{place} is a {type(given).__name__}; allowed: a list of texts, ActivationStats, "
-            "or a dict of either."
+            f"{place} is a {type(given).__name__}; allowed: a list of texts, ActivationStats, or a "
+            "dict of either."
         )
     texts = list(given)
     if not texts:

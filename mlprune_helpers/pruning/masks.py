@@ -39,8 +39,8 @@ def unstructured_mask(score: Tensor, sparsity: float, *, group: str = "row") -> 
         )
     if score.isnan().any():
         raise ValueError(
-            "Some scores are not a number, so they have no order; "
-            "look for NaN in weights and norms."
+            "Some scores are not a number, so they have no order; look for NaN in weights and "
+            "norms."
         )
     lines = score if group == "row" else score.reshape(1, -1)
     return lowest(lines, whole_number(share * lines.shape[1])).reshape(score.shape)
@@ -119,8 +119,8 @@ def checked_mask(name: str, mask: Tensor | np.ndarray, shape: torch.Size) -> Ten
         raise TypeError(f"The mask of {name} is a {type(mask).__name__}; allowed: a bool tensor.")
     if mask.dtype != torch.bool:
         raise ValueError(
-            f"The mask of {name} holds {mask.dtype}; allowed: bool, True = pruned. "
-            "Where 1 means pruned, pass mask.bool()."
+            f"The mask of {name} holds {mask.dtype}; allowed: bool, True = pruned. Where 1 means "
+            "pruned, pass mask.bool()."
         )
     if mask.shape != shape:
         raise ValueError(f"The mask of {name} is {tuple(mask.shape)}, its weight {tuple(shape)}.")

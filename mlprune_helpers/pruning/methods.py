@@ -194,8 +194,8 @@ def _checked(names: tuple[str, ...], function: str = "needs") -> tuple[str, ...]
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ValueError(
-                f"{function} asks for {name!r}; allowed after the weight: {', '.join(known)}; "
-                f"and options, which have a default.{hint}"
+                f"{function} asks for {name!r}; allowed after the weight: {', '.join(known)}; and "
+                f"options, which have a default.{hint}"
             )
     return names
 

@@ -148,8 +148,8 @@ def apply_masks(lm: LanguageModel, masks: Mapping[str, Tensor | np.ndarray]) -> 
     for name, mask in masks.items():
         if name not in lm.prunable:
             raise ValueError(
-                f"No prunable matrix {name!r} in {lm.name}; it has {len(lm.prunable)}, "
-                f"the first is {next(iter(lm.prunable))!r}."
+                f"No prunable matrix {name!r} in {lm.name}; it has {len(lm.prunable)}, the first "
+                f"is {next(iter(lm.prunable))!r}."
             )
         checked[name] = checked_mask(name, mask, weight_matrix(lm.prunable[name]).shape)
     with Changes() as changes:
@@ -315,6 +315,6 @@ class _Pruner:
             problem = "holds NaN, which has no order"
         if problem:
             raise ValueError(
-                f"{name}: {what} of method {self.settings.method_name!r} {problem}; "
-                f"allowed: a tensor of numbers of the shape {tuple(shape)}."
+                f"{name}: {what} of method {self.settings.method_name!r} {problem}; allowed: a "
+                f"tensor of numbers of the shape {tuple(shape)}."
             )

@@ -93,8 +93,8 @@ class PruningReport:
             return cls(**{**rest, "masks": masks, "table": table})
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{path} holds no whole pruning report ({type(error).__name__}: {error}). "
-                "Write it anew with report.save."
+                f"{path} holds no whole pruning report ({type(error).__name__}: {error}). Write it "
+                "anew with report.save."
             ) from error
 
 

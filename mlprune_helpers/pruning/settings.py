@@ -157,8 +157,8 @@ def _corpora(
     if given["contrast"] is not None and "contrast" not in method.corpora:
         takers = [n for n, other in METHODS.items() if "contrast" in other.corpora]
         raise ValueError(
-            f"contrast goes with methods that need it: {', '.join(takers)}; "
-            f"method {name!r} does not."
+            f"contrast goes with methods that need it: {', '.join(takers)}; method {name!r} does "
+            "not."
         )
     corpora = {}
     for corpus in method.corpora:
@@ -167,8 +167,8 @@ def _corpora(
         if value is None:
             example = "code" if corpus == "contrast" else "build_demonstrations gives"
             raise ValueError(
-                f"{setting} is missing: method {name!r} needs {setting}: "
-                f"a list of prompts, such as {example}."
+                f"{setting} is missing: method {name!r} needs {setting}: a list of prompts, such "
+                f"as {example}."
             )
         corpora[corpus] = read_calibration(setting, value)
     return corpora
@@ -180,8 +180,8 @@ def _check_statistics(lm: LanguageModel, settings: Settings) -> None:
         return
     if settings.propagate_error:
         raise ValueError(
-            "Ready statistics are of the dense model: pass propagate_error=False, "
-            "or prompts instead."
+            "Ready statistics are of the dense model: pass propagate_error=False, or prompts "
+            "instead."
         )
     missing = [kind for kind in settings.method.kinds if kind not in READY_KINDS]
     if missing:
@@ -204,8 +204,8 @@ def _check_group(settings: Settings) -> None:
     if settings.group == "model" and (walked or patterned or not possible):
         refused = [name for name, method in METHODS.items() if "model" not in method.groups]
         raise ValueError(
-            "group 'model' needs propagate_error=False, a share as sparsity, "
-            f"and none of these methods: {', '.join(refused)}."
+            "group 'model' needs propagate_error=False, a share as sparsity, and none of these "
+            f"methods: {', '.join(refused)}."
         )
 
 
@@ -218,6 +218,6 @@ def _check_weights(lm: LanguageModel, settings: Settings) -> None:
             )
         if isinstance(settings.pattern, tuple) and weight.shape[1] % settings.pattern[1]:
             raise ValueError(
-                f"{settings.sparsity!r} needs rows that divide by {settings.pattern[1]}; "
-                f"{name} has {weight.shape[1]} columns."
+                f"{settings.sparsity!r} needs rows that divide by {settings.pattern[1]}; {name} "
+                f"has {weight.shape[1]} columns."
             )

@@ -51,9 +51,9 @@ def block_by_block(
     token_budget: int,
     propagate_error: bool,
 ) -> Iterator[tuple[str, list[Sums]]]:
-    """Sums over the inputs of every matrix.
+    """Sums over the inputs of every matrix, in order.
 
-    In order; the caller prunes a block's before the next block runs.
+    The caller prunes a block's before the next block runs.
 
     Every block runs twice over the prompts: once dense, only until its last matrix has seen its
     input, and once pruned, to feed the next.  The last block runs once, and so do all if dense

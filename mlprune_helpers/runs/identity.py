@@ -105,8 +105,8 @@ def described(value: Any, argument: str = "") -> object:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(
-        f"{argument or 'an item'} is a {type(value).__name__}, "
-        "which cannot be compared by content: not cached."
+        f"{argument or 'an item'} is a {type(value).__name__}, which cannot be compared by "
+        "content: not cached."
     )
 
 

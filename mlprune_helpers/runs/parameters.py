@@ -370,16 +370,16 @@ def _yaml_hint(value: object, kind: Any) -> str:
     for item in value if isinstance(value, (list, tuple)) else [value]:
         if isinstance(item, bool):
             return (
-                " In YAML, no, off, yes and on stand in quotes where they are text: "
-                "without them they are read as false and true."
+                " In YAML, no, off, yes and on stand in quotes where they are text: without them "
+                "they are read as false and true."
             )
         pattern = _pattern_read_as(item)
         is_number = isinstance(item, (int, float)) and float not in kinds
         if pattern or is_number or isinstance(item, datetime.date):
             example = f": without them, {pattern} is read as {item}" if pattern else ""
             return (
-                " In YAML, text that looks like a number, a time or a date stands in quotes"
-                f"{example}."
+                " In YAML, text that looks like a number, a time or a date stands in "
+                f"quotes{example}."
             )
     return ""
 

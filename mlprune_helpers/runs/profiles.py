@@ -47,8 +47,8 @@ def declared_parameters(path: Path) -> list[str]:
             statements = ast.parse(_plain_python(cell.source)).body
         except SyntaxError as error:
             raise NotebookUnreadable(
-                f"{path.name}, cell {number} (tagged parameters), line {error.lineno}: {error.msg}."
-                " The cell declares parameters, such as: limit: int = 60"
+                f"{path.name}, cell {number} (tagged parameters), line {error.lineno}: "
+                f"{error.msg}. The cell declares parameters, such as: limit: int = 60"
             ) from None
         declared += [name for s in statements for name in declared_names([s])]
     return declared
