@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from . import metrics
-from .evaluation import CALIBRATIONS, Evaluation, declared
+from .data.tasks import declared_task
+from .evaluation import CALIBRATIONS, Evaluation
 
 #: Settings in which runs that are compared may differ: the model, and what no result depends on.
 FREE = ("model", "fingerprint", "token_budget", "logit_budget")
@@ -140,7 +141,7 @@ def _stacked(
     correct = np.concatenate([e.predict(calibration) == e.labels for e in evaluations])
     groups, languages = [], []
     for e in evaluations:
-        parallel = declared(e.task).parallel
+        parallel = declared_task(e.task).parallel
         groups += [group if parallel else f"{e.language} {group}" for group in e.groups]
         languages += [e.language] * len(e.groups)
     return correct, groups, languages

@@ -16,9 +16,8 @@ from datasets import Dataset
 
 from . import metrics
 from .data.examples import checked_examples
-from .data.languages import DataError
 from .data.sources import load_task
-from .data.tasks import TASKS, Task
+from .data.tasks import TASKS, declared_task
 from .files import written_beside
 from .models.language_model import LanguageModel
 from .prompts import task_prompts
@@ -171,7 +170,7 @@ class Evaluation:
     @property
     def label_names(self) -> list[str]:
         """What the numbers of the labels mean."""
-        names = self.settings.get("label_names") or declared(self.task).labels
+        names = self.settings.get("label_names") or declared_task(self.task).labels
         if len(names) != self.scores.shape[1]:
             raise ValueError(
                 f"{self.task} has the labels {', '.join(names)}, but this evaluation scores for "
@@ -211,7 +210,7 @@ class Evaluation:
             and self.rows == other.rows
             and np.array_equal(self.labels, other.labels)
         )
-        if not same or not declared(self.task).parallel:
+        if not same or not declared_task(self.task).parallel:
             parallel = ", ".join(name for name, task in TASKS.items() if task.parallel)
             raise ValueError(
                 f"{self.task} in {self.language!r} and {other.task} in {other.language!r} have no "
@@ -347,21 +346,6 @@ def evaluate(
     )
 
 
-def declared(task: str) -> Task:
-    """The declaration of a task.
-
-    Raises:
-        DataError: If there is none, as where an evaluation of a reader's own task is read in a
-            session that has not declared it.
-    """
-    if task not in TASKS:
-        raise DataError(
-            f"task is {task!r}; allowed: {', '.join(TASKS)}. Declare one of your own first: "
-            f"TASKS[{task!r}] = Task(...)."
-        )
-    return TASKS[task]
-
-
 # -- rows and questions --------------------------------------------------------------------------
 
 
@@ -460,8 +444,8 @@ class _Asking:
         return {
             "template": self.template,
             "template_content": _template_content(self.task, self.template, self.language),
-            "label_names": declared(self.task).labels,
-            "examples": _digest(self.rows, declared(self.task).fields),
+            "label_names": declared_task(self.task).labels,
+            "examples": _digest(self.rows, declared_task(self.task).fields),
             "shots": self.shots,
             "seed": self.seed,
             "span": self.span,
@@ -478,7 +462,7 @@ def _template_content(
     """The prompt and choices that a template's name stands for."""
     if not isinstance(template, str):
         return template
-    found = declared(task).templates[template]
+    found = declared_task(task).templates[template]
     return found if "prompt" in found else found[language]
 
 

@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicLayer
 
 from .batching import encode, padded, run_in_batches
 from .data.languages import LANGUAGES, DataError
-from .data.tasks import TASKS
+from .data.tasks import declared_task
 from .models.language_model import LanguageModel
 from .prompts import translation_prompt
 
@@ -275,7 +275,7 @@ def self_translate(
         The same rows, for ``evaluate(…, examples=…)``; where the model says nothing, the text stays
         as it was.
     """
-    declared = TASKS[task]
+    declared = declared_task(task)
     fields = [name for name in declared.fields if name not in declared.selectors]
     rows = [dict(row) | {name: " ".join(row[name].split()) for name in fields} for row in examples]
     texts = list(dict.fromkeys(row[name] for row in rows for name in fields))

@@ -283,7 +283,7 @@ def test_a_model_that_overflows_is_loaded_and_what_runs_it_says_so(edited):
 
 def test_identity_is_of_saved_buffers_too(load):
     lm = load("llama")
-    lm.model.model.layers[0].register_buffer("scale", torch.ones(1))
+    lm.model.model.layers[0].register_buffer("scale", torch.ones(()))
     before = lm.fingerprint
     lm.model.model.layers[0].scale += 1
     assert lm.fingerprint != before

@@ -213,7 +213,10 @@ def declared_task(name: str) -> Task:
         TypeError: What was put into the registry is no :class:`Task`.
     """
     if not isinstance(name, str) or name not in TASKS:
-        raise DataError(f"task is {name!r}; allowed: {', '.join(TASKS)}.")
+        raise DataError(
+            f"task is {name!r}; allowed: {', '.join(TASKS)}. Declare one of your own first: "
+            f"TASKS[{name!r}] = Task(…)."
+        )
     if not isinstance(TASKS[name], Task):
         raise TypeError(f"TASKS[{name!r}] is {shown(TASKS[name])}; needed: a Task.")
     return TASKS[name]

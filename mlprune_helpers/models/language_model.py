@@ -151,7 +151,7 @@ class LanguageModel:
         digest = hashlib.sha256(type(self.model).__name__.encode())
         for name, tensor in self._saved_tensors():
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            values = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
+            values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
             digest.update(values.data.cast("B"))
         digest.update(
             json.dumps(_identity(self.model.config.to_dict()), sort_keys=True, default=str).encode()

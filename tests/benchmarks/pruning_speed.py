@@ -47,10 +47,8 @@ def made_up_prompts(n, seed=0):
 def published(lm, prompts):
     """{name: mask}; prunes ``lm``."""
     names = {id(module): name for name, module in lm.prunable.items()}
-    inputs, masks = (
-        into_blocks(lm, {"": prompts}, LENGTH, "counted", LENGTH),
-        {},
-    )  # padded, one by one, in order
+    inputs = into_blocks(lm, {"": prompts}, LENGTH, "counted", LENGTH)  # padded, one by one
+    masks = {}
     for prompt, one in zip(prompts, inputs):
         one.counted = torch.arange(LENGTH)[None] < len(lm.tokenizer(prompt)["input_ids"])
     for layer, block in enumerate(lm.layers):
