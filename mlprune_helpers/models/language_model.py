@@ -33,6 +33,7 @@ from .architecture import (
     split_call,
     without_hooks,
 )
+from .probe import probe, refuse_encoders
 from .special_tokens import SAMPLES, learn_special_tokens
 
 #: Words whose logits are held at once in scoring.
@@ -80,8 +81,6 @@ class LanguageModel:
     _head_in_parts: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        from .probe import probe, refuse_encoders
-
         self.model.eval()
         _refuse_offloaded(self.name, self.model)
         refuse_by_kind(self.name, self.model)

@@ -9,17 +9,45 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from .architecture import ModelError, hidden_output, weight_matrix
+from .architecture import BlockCall, ModelError, hidden_output, weight_matrix
 from .special_tokens import SAMPLES
 
-if TYPE_CHECKING:
-    from .language_model import LanguageModel
+
+class Probed(Protocol):
+    """What is asked of a language model here, and what is set on it."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    prefix: list[int]
+    decoder: nn.Module
+    layers: list[nn.Module]
+    prunable: dict[str, nn.Module]
+    pads_left: bool
+    _output_class: type
+    _blocks_return_tuples: bool
+    _head_in_parts: bool
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def run(self, input_ids: Tensor, attention_mask: Tensor, **options: Any) -> Any: ...
+
+    def into_blocks(
+        self, input_ids: Tensor, attention_mask: Tensor
+    ) -> tuple[Tensor, list[BlockCall]]: ...
+
+    def logits(self, hidden: Tensor) -> Tensor: ...
+
+    def log_probabilities(self, hidden: Tensor, rows: Tensor, tokens: Tensor) -> Tensor: ...
+
 
 #: Largest difference taken for rounding, relative to the largest of the values compared.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-5}
@@ -31,7 +59,7 @@ SHORTEST = 11
 REST = 3
 
 
-def refuse_encoders(lm: LanguageModel) -> None:
+def refuse_encoders(lm: Probed) -> None:
     """Change the second half of a string; nothing that the model says of the first half may change.
 
     Raises:
@@ -56,7 +84,7 @@ def refuse_encoders(lm: LanguageModel) -> None:
 
 
 @torch.inference_mode()
-def probe(lm: LanguageModel, around_blocks: list[nn.Module]) -> None:
+def probe(lm: Probed, around_blocks: list[nn.Module]) -> None:
     """Learn what the model's parts return, and prove that they make up its plain forward pass.
 
     Args:
@@ -83,7 +111,7 @@ _NEXT = "This package would compute other numbers than the model does: choose an
 class _Probe:
     """The steps of the probe, and what the plain passes gave."""
 
-    def __init__(self, lm: LanguageModel):
+    def __init__(self, lm: Probed):
         self.lm = lm
         self.long, self.short = _two_strings(lm)
         self.decoder_outputs: list[Any] = []
@@ -273,14 +301,14 @@ def _note(called: list[nn.Module], module: nn.Module, args: tuple) -> None:
     called.append(module)
 
 
-def _plain_logits(lm: LanguageModel, rows: list[list[int]]) -> Tensor:
+def _plain_logits(lm: Probed, rows: list[list[int]]) -> Tensor:
     """A plain forward pass of strings of one length: (strings, length, vocabulary)."""
     with torch.inference_mode():
         ids = torch.tensor(rows, device=lm.device)
         return lm.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
 
 
-def _plain_states(lm: LanguageModel, rows: list[list[int]]) -> Any:
+def _plain_states(lm: Probed, rows: list[list[int]]) -> Any:
     """The same without the output head."""
     ids = torch.tensor(rows, device=lm.device)
     return lm.decoder(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
@@ -292,7 +320,7 @@ def _with_other_end(ids: list[int]) -> list[int]:
     return ids[:middle] + ids[middle - 1 : -1][::-1]
 
 
-def _two_strings(lm: LanguageModel) -> tuple[list[int], list[int]]:
+def _two_strings(lm: Probed) -> tuple[list[int], list[int]]:
     """Token ids of two short strings, of different lengths, with the special tokens in front."""
     texts = [lm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in SAMPLES]
     long, short = (lm.prefix + list(ids) for ids in texts)
