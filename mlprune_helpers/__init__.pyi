@@ -6,8 +6,16 @@ from .activations import (
     ActivationStats as ActivationStats,
     collect_activations as collect_activations,
 )
+from .arms import (
+    ARM_DESCRIPTIONS as ARM_DESCRIPTIONS,
+    arm_settings as arm_settings,
+)
 from .batching import (
     encode as encode,
+)
+from .chapters import (
+    Chapter as Chapter,
+    open_chapter as open_chapter,
 )
 from .comparison import (
     compare as compare,
@@ -82,6 +90,10 @@ from .prompts import (
     task_prompts as task_prompts,
     translation_prompt as translation_prompt,
 )
+from .pruning.agreement import (
+    mask_agreement as mask_agreement,
+    zero_weights as zero_weights,
+)
 from .pruning.checkpoint import (
     save_pruned as save_pruned,
 )
@@ -130,6 +142,13 @@ from .translation import (
     right_language as right_language,
     self_translate as self_translate,
     translate as translate,
+)
+from .verdicts import (
+    Verdict as Verdict,
+    counted as counted,
+    judged as judged,
+    listed as listed,
+    verdict_table as verdict_table,
 )
 
 __version__: str

@@ -19,7 +19,16 @@ from ..data.tasks import TASKS
 from ..pruning.sparsity import parse_sparsity
 
 #: What chapters prune with and compare.
-ARMS = ("translation", "mismatched", "monolingual", "magnitude", "random")
+ARMS = (
+    "translation",
+    "mismatched",
+    "blocks",
+    "monolingual",
+    "english",
+    "refined",
+    "magnitude",
+    "random",
+)
 
 
 class Domain(Protocol):
