@@ -113,6 +113,10 @@ from .pruning.sparsegpt import (
     sparsegpt as sparsegpt,
 )
 from .pruning.statistics import STATISTICS as STATISTICS
+from .ranking import (
+    RANKING_CHANCE as RANKING_CHANCE,
+    RankingUnits as RankingUnits,
+)
 from .runs.cache import (
     cached as cached,
 )
@@ -130,6 +134,12 @@ from .translation import (
     right_language as right_language,
     self_translate as self_translate,
     translate as translate,
+)
+from .translation_evaluation import (
+    TRANSLATES_AT as TRANSLATES_AT,
+    TranslationEvaluation as TranslationEvaluation,
+    evaluate_translation as evaluate_translation,
+    from_the_source as from_the_source,
 )
 
 __version__: str

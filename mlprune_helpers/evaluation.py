@@ -23,6 +23,7 @@ from .files import written_beside
 from .models.language_model import LanguageModel
 from .prompts import task_prompts
 from .ranking import (
+    NothingToRank,
     Pair,
     RankingUnits,
     holds_pairs,
@@ -216,7 +217,7 @@ class Evaluation:
         wanted = present if declared is None else [names.index(name) for name in declared]
         pairs = list(itertools.combinations(wanted, 2))
         if not pairs or not set(wanted) <= set(present):
-            raise ValueError(
+            raise NothingToRank(
                 f"{self.task} in {self.language!r}: a ranking needs rows of "
                 f"{'two labels' if declared is None else ' and '.join(declared)}; all rows are of "
                 f"{', '.join(names[k] for k in present)}. Evaluate more rows."
@@ -228,7 +229,7 @@ class Evaluation:
         for label in sorted({label for pair in pairs for label in pair}):
             n_groups = len({g for g, own in zip(self.groups, self.labels) if own == label})
             if n_groups < 2:
-                raise ValueError(
+                raise NothingToRank(
                     f"{self.task} in {self.language!r}: a ranking across rows needs two groups of "
                     f"each label; {self.label_names[label]!r} has {n_groups}. Evaluate more rows."
                 )

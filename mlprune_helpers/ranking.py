@@ -23,6 +23,10 @@ EQUAL_WITHIN = 1e-9
 Pair = tuple[int, int]
 
 
+class NothingToRank(ValueError):
+    """There are no two rows, or no two answers, of which one should be above the other."""
+
+
 class RankingUnits(NamedTuple):
     """What a ranking rests on, one value for each independent unit.
 
@@ -146,11 +150,11 @@ def rank_within_rows(
         A unit for each row: the share of the wrong choices that are less likely, ties 1/2.
 
     Raises:
-        ValueError: If there is one choice only.
+        NothingToRank: If there is one choice only.
     """
     n_wrong = log_likelihoods.shape[1] - 1
     if not n_wrong:
-        raise ValueError("Each row has one choice; a ranking needs two or more.")
+        raise NothingToRank("Each row has one choice; a ranking needs two or more.")
     rows = np.arange(len(labels))
     above = log_likelihoods[rows, labels][:, None] - log_likelihoods
     won = np.where(np.abs(above) <= EQUAL_WITHIN, 0.5, above > 0)

@@ -106,7 +106,8 @@ class Task:
         ranked = _checked_names(self.ranked, "ranked")
         if len(ranked) != 2 or not set(ranked) <= set(self.labels):
             raise ValueError(
-                f"ranked is {ranked!r}; needed: two of the labels {', '.join(self.labels)}, or None."
+                f"ranked is {ranked!r}; needed: None, or two of the labels "
+                f"{', '.join(self.labels)}."
             )
         self._set("ranked", ranked)
 
