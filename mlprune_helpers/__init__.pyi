@@ -128,6 +128,10 @@ from .pruning.sparsegpt import (
     sparsegpt as sparsegpt,
 )
 from .pruning.statistics import STATISTICS as STATISTICS
+from .ranking import (
+    RANKING_CHANCE as RANKING_CHANCE,
+    RankingUnits as RankingUnits,
+)
 from .runs.cache import (
     cached as cached,
 )
@@ -152,6 +156,11 @@ from .verdicts import (
     judged as judged,
     listed as listed,
     verdict_table as verdict_table,
+from .translation_evaluation import (
+    TRANSLATES_AT as TRANSLATES_AT,
+    TranslationEvaluation as TranslationEvaluation,
+    evaluate_translation as evaluate_translation,
+    from_the_source as from_the_source,
 )
 
 __version__: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,15 @@ from .data.tasks import TASKS, declared_task
 from .files import written_beside
 from .models.language_model import LanguageModel
 from .prompts import task_prompts
+from .ranking import (
+    NothingToRank,
+    Pair,
+    RankingUnits,
+    holds_pairs,
+    rank_across_rows,
+    rank_within_groups,
+    rank_within_rows,
+)
 from .scoring import Scored, score_choices
 
 CALIBRATIONS = ("raw", "batch", "contextual")
@@ -161,6 +171,68 @@ class Evaluation:
     def accuracy(self) -> float:
         """Share of right predictions."""
         return metrics.accuracy(self.predictions, self.labels)
+
+    @property
+    def ranking(self) -> float:
+        """How often the right pairing is ranked above the wrong one; chance is 0.5.
+
+        For two labels and a row of each, it is right if log p(first label) - log p(second), by
+        summed log-likelihoods, is higher in the row of the first; a tie counts 1/2.  So it does not
+        depend on which labels the model likes: whatever is added to a label in all rows cancels.
+
+        Compared are rows of the same group where groups hold several labels, as the hypotheses of
+        one premise do; else all rows of one label with all rows of the other, which is the area
+        under the curve.  With several pairs of labels it is their mean (Hand and Till, 2001);
+        ``Task.ranked`` may name one pair.  Where the choices are the row's own answers
+        (``Task.answers``), the right one is compared with each wrong one.
+
+        Raises:
+            ValueError: If there is nothing to compare: all rows have the same label, say.
+        """
+        return float(self.ranking_units.values.mean())
+
+    @property
+    def ranking_units(self) -> RankingUnits:
+        """What :attr:`ranking` is the mean of, for intervals and paired comparisons.
+
+        A unit is a group, or a row where the choices are the row's own answers.
+
+        Raises:
+            ValueError: As :attr:`ranking`.
+        """
+        log_likelihoods = self._log_likelihoods()
+        if declared_task(self.task).answers:
+            return rank_within_rows(log_likelihoods, self.labels, self.groups)
+        pairs = self._ranked_pairs()
+        if holds_pairs(self.labels, self.groups, pairs):
+            return rank_within_groups(log_likelihoods, self.labels, self.groups, pairs)
+        self._check_spread(pairs)
+        return rank_across_rows(log_likelihoods, self.labels, self.groups, pairs)
+
+    def _ranked_pairs(self) -> list[Pair]:
+        """Numbers of the labels that are compared: the declared pair, or all pairs with rows."""
+        names = self.label_names
+        declared = declared_task(self.task).ranked
+        present = np.unique(self.labels).tolist()
+        wanted = present if declared is None else [names.index(name) for name in declared]
+        pairs = list(itertools.combinations(wanted, 2))
+        if not pairs or not set(wanted) <= set(present):
+            raise NothingToRank(
+                f"{self.task} in {self.language!r}: a ranking needs rows of "
+                f"{'two labels' if declared is None else ' and '.join(declared)}; all rows are of "
+                f"{', '.join(names[k] for k in present)}. Evaluate more rows."
+            )
+        return pairs
+
+    def _check_spread(self, pairs: Sequence[Pair]) -> None:
+        """Of one group alone it cannot be seen how much groups differ."""
+        for label in sorted({label for pair in pairs for label in pair}):
+            n_groups = len({g for g, own in zip(self.groups, self.labels) if own == label})
+            if n_groups < 2:
+                raise NothingToRank(
+                    f"{self.task} in {self.language!r}: a ranking across rows needs two groups of "
+                    f"each label; {self.label_names[label]!r} has {n_groups}. Evaluate more rows."
+                )
 
     @property
     def macro_f1(self) -> float:

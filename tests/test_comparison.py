@@ -12,9 +12,10 @@ import mlprune_helpers as mh
 
 def made(language, correct, task="xnli", groups=None, **settings):
     """An evaluation whose raw predictions are right where ``correct`` says so."""
-    labels = np.arange(len(correct)) % 2
-    scores = np.zeros((len(correct), 2 if task == "marc" else 3))
-    scores[np.arange(len(correct)), np.where(correct, labels, 1 - labels)] = 1.0
+    n_labels = len(mh.TASKS[task].labels)
+    labels = np.arange(len(correct)) % n_labels
+    scores = np.zeros((len(correct), n_labels))
+    scores[np.arange(len(correct)), np.where(correct, labels, (labels + 1) % n_labels)] = 1.0
     rows = [str(i) for i in range(len(correct))]
     groups = groups or [str(i // 3) for i in range(len(correct))]
     settings = {"reduction": "mean", "seed": 0, "model": "m", "fingerprint": "f", **settings}
@@ -31,21 +32,22 @@ def test_summary_by_hand(rng):
     evaluations = [made(language, c) for language, c in correct.items()]
     table = mh.summarise(evaluations).set_index("language")
     assert list(table.index) == [*LANGUAGES, "average"]
+    assert list(table.columns)[:8] == [
+        *("n", "n_groups", "ranking", "ranking_low", "ranking_high"),
+        *("accuracy", "accuracy_low", "accuracy_high"),
+    ]
     for e in evaluations:
         assert table.loc[e.language, "accuracy"] == correct[e.language].mean() == e.accuracy
-        assert tuple(table.loc[e.language, ["low", "high"]]) == mh.bootstrap_interval(
-            e.correct, groups=e.groups
-        )
+        limits = mh.bootstrap_interval(e.correct, groups=e.groups)
+        assert tuple(table.loc[e.language, ["accuracy_low", "accuracy_high"]]) == limits
         assert table.loc[e.language, "accuracy_batch"] == e.calibrated.mean()
-    assert table.loc["average", "accuracy"] == pytest.approx(
-        np.mean([c.mean() for c in correct.values()])
-    )
+    outside = [correct[language] for language in LANGUAGES if language != "en"]
+    assert table.loc["average", "accuracy"] == pytest.approx(np.mean([c.mean() for c in outside]))
     # A premise is drawn in all languages at once: the interval of the premises' means over them.
-    joint = mh.bootstrap_interval(
-        np.mean(list(correct.values()), axis=0), groups=evaluations[0].groups
-    )
-    assert tuple(table.loc["average", ["low", "high"]]) == pytest.approx(joint)
-    assert table.loc["average", "n"] == 180 and table.loc["average", "n_groups"] == 20
+    joint = mh.bootstrap_interval(np.mean(outside, axis=0), groups=evaluations[0].groups)
+    limits = table.loc["average", ["accuracy_low", "accuracy_high"]]
+    assert tuple(limits) == pytest.approx(joint)
+    assert table.loc["average", "n"] == 120 and table.loc["average", "n_groups"] == 20
     assert table.loc["en", "share_neutral"] == pytest.approx(
         (evaluations[0].predictions == 1).mean()
     )
@@ -58,8 +60,8 @@ def test_comparison_by_hand(rng):
         for language, e, gain in zip(LANGUAGES, before, (0.4, 0.05, 0))
     ]
     table = mh.compare(before, after, n_resamples=2000)
-    assert set(table["calibration"]) == {"raw", "batch"}
-    raw = table[table["calibration"] == "raw"].set_index("language")
+    assert list(dict.fromkeys(table["measure"])) == ["ranking", "accuracy", "accuracy_batch"]
+    raw = table[table["measure"] == "accuracy"].set_index("language")
     for a, b in zip(before, after):
         alone = mh.paired_bootstrap(a.correct, b.correct, groups=a.groups, n_resamples=2000)
         assert raw.loc[a.language, "difference"] == pytest.approx(b.accuracy - a.accuracy)
@@ -74,15 +76,15 @@ def test_comparison_by_hand(rng):
     )
     assert np.isnan(raw.loc["average", "p_holm"])
     together = mh.paired_bootstrap(
-        np.mean([e.correct for e in before], axis=0),
-        np.mean([e.correct for e in after], axis=0),
+        np.mean([e.correct for e in before[1:]], axis=0),
+        np.mean([e.correct for e in after[1:]], axis=0),
         groups=before[0].groups,
         n_resamples=2000,
     )
     assert tuple(raw.loc["average", ["difference", "low", "high", "p_value"]]) == pytest.approx(
         (together.difference, together.low, together.high, together.p_value)
     )
-    batch = table[table["calibration"] == "batch"].set_index("language")
+    batch = table[table["measure"] == "accuracy_batch"].set_index("language")
     assert batch.loc["en", "difference"] == pytest.approx(
         after[0].calibrated.mean() - before[0].calibrated.mean()
     )
@@ -93,8 +95,9 @@ def test_rows_of_a_task_that_is_not_parallel_are_not_joined(rng):
         [made(language, rng.random(40) < p, task="marc") for language in ("en", "fr")]
         for p in (0.4, 0.6)
     )
-    table = mh.compare(before, after, n_resamples=200)
-    assert table.loc[table["language"] == "average", "n_groups"].tolist() == [28, 28]
+    table = mh.compare(before, after, average_over=["en", "fr"], n_resamples=200)
+    # The last group has one row, and so nothing to rank.
+    assert table.loc[table["language"] == "average", "n_groups"].tolist() == [26, 28, 28]
     with pytest.raises(ValueError, match=r"marc.*no parallel rows.*Parallel tasks: nli"):
         before[0].rank_consistency(before[1])
 
@@ -116,7 +119,7 @@ def test_only_like_is_compared(other, named):
         len(
             mh.compare([made(**first)], [made(**first, model="n", fingerprint="g")], n_resamples=10)
         )
-        == 2
+        == 3
     )
     with pytest.raises(ValueError, match="1 evaluations before and 0 after"):
         mh.compare([made(**first)], [])
@@ -158,7 +161,7 @@ def test_a_setting_that_differs_is_named_with_both_values(name, value, other):
 @pytest.mark.parametrize("name", ["token_budget", "logit_budget", "model", "fingerprint"])
 def test_what_may_differ(name):
     one, two = made("en", [True] * 6, **{name: 1}), made("en", [True] * 6, **{name: 2})
-    assert mh.compare([one], [two], n_resamples=10)["difference"].tolist() == [0.0, 0.0]
+    assert mh.compare([one], [two], n_resamples=10)["difference"].tolist() == [0.0] * 3
 
 
 @pytest.mark.parametrize(
@@ -209,7 +212,7 @@ def test_texts_count_and_not_the_folder_they_lie_in(one_lm, folder, tmp_path):
     ("change", "named"),
     [
         ({"rows": list("abcdeX")}, "rows differs before and after: '5' and 'X' at row 5"),
-        ({"labels": np.array([0, 1, 0, 1, 0, 0])}, "labels differs .*: 1 and 0 at row 5"),
+        ({"labels": np.array([0, 1, 2, 0, 1, 0])}, "labels differs .*: 2 and 0 at row 5"),
         ({"groups": list("001112")}, "groups differs .*: '0' and '1' at row 2"),
     ],
 )
@@ -270,9 +273,14 @@ def test_contextual_calibration_where_all_have_it():
     assert list(mh.summarise([calibrated])["accuracy_contextual"]) == [expected.mean()]
     assert "accuracy_contextual" not in mh.summarise([calibrated, made("fr", [True] * 6)])
     table = mh.compare([one], [calibrated], n_resamples=10)
-    assert list(table["calibration"]) == ["raw", "batch"]
+    assert list(table["measure"]) == ["ranking", "accuracy", "accuracy_batch"]
     table = mh.compare([calibrated], [calibrated], n_resamples=10)
-    assert list(table["calibration"]) == ["raw", "batch", "contextual"]
+    assert list(table["measure"]) == [
+        "ranking",
+        "accuracy",
+        "accuracy_batch",
+        "accuracy_contextual",
+    ]
 
 
 @pytest.mark.parametrize(("n_before", "n_after"), [(1, 0), (0, 1), (0, 0), (1, 2)])
@@ -288,3 +296,204 @@ def test_the_cause_is_named_and_not_what_follows_from_it(one_lm, folder):
     assert plain.settings["contextual"] and not other.settings["contextual"]
     with pytest.raises(ValueError, match="shots differs before and after: 0 and 1"):
         mh.compare([plain], [other])
+
+
+# -- ranking, and what the average is over ---------------------------------------------------------
+
+
+def noisy(language, rng, task="xnli", groups=None):
+    """Noise with a little skill; in each group of three rows every label of NLI stands once."""
+    one = made(language, [True] * 60, task, groups)
+    return dataclasses.replace(one, scores=one.scores + rng.normal(size=one.scores.shape))
+
+
+def test_ranking_in_both_tables_by_hand(rng):
+    before, after = ([noisy(language, rng) for language in LANGUAGES] for _ in range(2))
+    table = mh.summarise(before).set_index("language")
+    changes = mh.compare(before, after, n_resamples=500)
+    changes = changes[changes["measure"] == "ranking"].set_index("language")
+    for one, other in zip(before, after):
+        margins = one.scores[:, 0] - one.scores[:, 2]
+        right = (margins[0::3] > margins[2::3]).astype(float)
+        limits = mh.bootstrap_interval(right)
+        row = table.loc[one.language]
+        assert row["ranking"] == right.mean() and 0.5 < right.mean() < 1
+        assert (row["ranking_low"], row["ranking_high"]) == limits
+        margins = other.scores[:, 0] - other.scores[:, 2]
+        right_after = (margins[0::3] > margins[2::3]).astype(float)
+        comparison = mh.paired_bootstrap(right, right_after, n_resamples=500)
+        for name, value in vars(comparison).items():
+            if name != "n":
+                assert changes.loc[one.language, name] == value
+    p_values = changes.loc[list(LANGUAGES), "p_value"]
+    assert changes.loc[list(LANGUAGES), "p_holm"].tolist() == mh.holm(p_values).tolist()
+    outside = [e.ranking for e in before if e.language != "en"]
+    assert table.loc["average", "ranking"] == pytest.approx(np.mean(outside))
+    assert changes.loc["average", "n_groups"] == 20  # premises, joint over the languages
+
+
+def test_ranking_across_rows_in_several_languages(rng):
+    """The same examples in both languages are one unit, and each language weighs the same."""
+    groups = [str(row) for row in range(60)]
+    before, after = (
+        [noisy(language, rng, "reviews", groups) for language in ("fr", "sw")] for _ in range(2)
+    )
+    table = mh.compare(before, after, n_resamples=500)
+    table = table[table["measure"] == "ranking"].set_index("language")
+    changes = [b.ranking_units.values - a.ranking_units.values for a, b in zip(before, after)]
+    together = mh.paired_bootstrap(np.zeros(60), np.mean(changes, axis=0), n_resamples=500)
+    for name in ("difference", "low", "high", "p_value", "n_groups"):
+        assert table.loc["average", name] == pytest.approx(getattr(together, name))
+    rankings = [after[k].ranking - before[k].ranking for k in range(2)]
+    assert table.loc["average", "difference"] == pytest.approx(np.mean(rankings))
+
+
+def test_the_average_leaves_english_out_unless_asked(rng):
+    evaluations = [noisy(language, rng) for language in LANGUAGES]
+    accuracies = {e.language: e.accuracy for e in evaluations}
+    for languages in (None, ["fr", "sw"], ["sw"], ["en", "sw"], ("sw", "fr", "en")):
+        averaged = languages or ["fr", "sw"]
+        expected = np.mean([accuracies[language] for language in averaged])
+        table = mh.summarise(evaluations, average_over=languages).set_index("language")
+        assert table.loc["average", "accuracy"] == pytest.approx(expected)
+        changes = mh.compare(evaluations, evaluations, average_over=languages, n_resamples=10)
+        of_average = changes[changes["language"] == "average"]
+        assert of_average["n"].tolist()[1] == 60 * len(averaged)
+    for table in (
+        mh.summarise(evaluations[:1]),
+        mh.compare(evaluations[:1], evaluations[:1], n_resamples=10),
+        mh.summarise(evaluations, average_over=[]),
+    ):
+        assert "average" not in set(table["language"])
+    assert set(mh.summarise(evaluations[1:2])["language"]) == {"fr", "average"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "named"),
+    [
+        (["de"], ValueError, "average_over has 'de'; the evaluations are in en, fr, sw"),
+        (["fr", "zz"], ValueError, "'zz'"),
+        ("fr", TypeError, "average_over is the text 'fr'"),
+    ],
+)
+def test_an_average_over_what_is_not_there_is_refused(rng, wrong, error, named):
+    evaluations = [noisy(language, rng) for language in LANGUAGES]
+    with pytest.raises(error, match=named):
+        mh.summarise(evaluations, average_over=wrong)
+    with pytest.raises(error, match=named):
+        mh.compare(evaluations, evaluations, average_over=wrong)
+
+
+def test_majority_is_the_accuracy_of_the_commonest_label():
+    one = dataclasses.replace(made("fr", [True] * 6), labels=np.array([1, 1, 0, 1, 2, 0]))
+    assert mh.summarise([one])["majority"].tolist() == [0.5, 0.5]
+
+
+def test_intervals_of_shares_stay_within_0_and_1(rng):
+    few = dataclasses.replace(noisy("fr", rng), groups=[str(row // 30) for row in range(60)])
+    table = mh.summarise([few])
+    for measure in ("ranking", "accuracy"):
+        assert table[f"{measure}_low"].ge(0).all() and table[f"{measure}_high"].le(1).all()
+
+
+# -- translations ----------------------------------------------------------------------------------
+
+REFERENCES = [f"The {noun} number {k} is old." for k, noun in enumerate(["cat", "river"] * 10)]
+
+
+def translated(source, rng, gain=2.0, references=REFERENCES, hypotheses=None, **settings):
+    """A made-up translator into English that gains so many nats by the source."""
+    n = len(references)
+    fluency = rng.normal(-3, 1, size=n)
+    return mh.TranslationEvaluation(
+        source=source,
+        target="en",
+        references=references,
+        hypotheses=hypotheses,
+        below_own=fluency + rng.normal(gain, 0.5, size=n),
+        below_wrong=fluency,
+        groups=[k // 2 for k in range(n)],
+        settings={"sentences": "s", "model": "m", "fingerprint": "f", **settings},
+    )
+
+
+def test_a_summary_of_translations_has_a_row_a_direction(rng):
+    good = translated("fr", rng, hypotheses=REFERENCES, max_new_tokens=9)
+    bad = translated("sw", rng, gain=0.3)
+    table = mh.summarise([good, bad]).set_index("direction")
+    assert list(table.index) == ["fr→en", "sw→en"]
+    for e in (good, bad):
+        row = table.loc[e.direction]
+        gained = e.below_own - e.below_wrong
+        comparison = mh.paired_bootstrap(np.zeros(20), gained, groups=e.groups)
+        assert row["from_the_source"] == pytest.approx(gained.mean())
+        assert row["from_the_source_low"] == pytest.approx(comparison.low)
+        assert row["from_the_source_high"] == pytest.approx(comparison.high)
+        assert row["reference"] == e.below_own.mean() and row["fluency"] == e.below_wrong.mean()
+        assert (row["n"], row["n_groups"]) == (20, 10)
+    assert table["translates"].tolist() == [True, False]
+    assert table["chrf"].tolist()[0] == pytest.approx(100) and np.isnan(table["chrf"].tolist()[1])
+    quality = mh.translation_quality(REFERENCES, REFERENCES, "en")
+    for name in ("chrf", "chrf_floor", "bleu"):
+        assert table.loc["fr→en", name] == quality[name]
+
+
+def test_translations_are_compared_direction_by_direction(rng):
+    wrong = REFERENCES[:10] + ["Nobody knows."] * 10
+    before = [translated(s, rng, hypotheses=REFERENCES, model="a") for s in ("fr", "es")]
+    after = [translated(s, rng, 1.0, hypotheses=wrong, model="b") for s in ("es", "fr")]
+    table = mh.compare(before, after, n_resamples=500)
+    assert table["direction"].tolist() == ["fr→en", "es→en"] * 3
+    assert table["measure"].tolist() == [
+        name for name in ("from_the_source", "fluency", "chrf") for _ in range(2)
+    ]
+    places = table.set_index(["measure", "direction"])
+    for one, other in zip(before, after[::-1]):
+        for measure in ("from_the_source", "fluency"):
+            row = places.loc[(measure, one.direction)]
+            comparison = mh.paired_bootstrap(
+                getattr(one, measure), getattr(other, measure), groups=one.groups, n_resamples=500
+            )
+            assert {name: row[name] for name in vars(comparison)} == vars(comparison)
+        row = places.loc[("chrf", one.direction)]
+        qualities = [mh.translation_quality(h, REFERENCES, "en") for h in (REFERENCES, wrong)]
+        assert row["difference"] == pytest.approx(qualities[1]["chrf"] - qualities[0]["chrf"])
+        compared = mh.compare_translations(REFERENCES, wrong, REFERENCES, "en")
+        assert row["p_value"] == compared.set_index("metric").loc["chrf", "p_value"]
+        assert np.isnan(row["low"]) and np.isnan(row["high"])
+    for measure in ("from_the_source", "fluency", "chrf"):
+        of_measure = table[table["measure"] == measure]
+        assert of_measure["p_holm"].tolist() == mh.holm(of_measure["p_value"]).tolist()
+
+
+def test_chrf_is_compared_where_all_have_translations(rng):
+    with_outputs = translated("fr", rng, hypotheses=REFERENCES, max_new_tokens=9)
+    without = translated("fr", rng, max_new_tokens=None)
+    for pair in ((with_outputs, without), (without, with_outputs), (without, without)):
+        table = mh.compare(pair[:1], pair[1:], n_resamples=10)
+        assert table["measure"].tolist() == ["from_the_source", "fluency"]
+    longer = translated("fr", rng, hypotheses=REFERENCES, max_new_tokens=10)
+    with pytest.raises(ValueError, match="max_new_tokens differs before and after: 9 and 10"):
+        mh.compare([with_outputs], [longer])
+
+
+def test_only_like_translations_are_compared(rng):
+    one = translated("fr", rng)
+    with pytest.raises(ValueError, match="fr→en: sentences differs before and after: 's' and 't'"):
+        mh.compare([one], [translated("fr", rng, sentences="t")])
+    with pytest.raises(ValueError, match="references differs.*at row 1"):
+        others = [REFERENCES[0], "Another.", *REFERENCES[2:]]
+        mh.compare([one], [translated("fr", rng, references=others)])
+    with pytest.raises(ValueError, match="direction differs before and after: fr→en and es→en"):
+        mh.compare([one], [translated("es", rng)])
+    with pytest.raises(ValueError, match="'fr→en' more than once: an evaluation a direction"):
+        mh.summarise([one, one])
+    with pytest.raises(ValueError, match="translations have no average"):
+        mh.summarise([one], average_over=["fr"])
+    with pytest.raises(ValueError, match="translations have no average"):
+        mh.compare([one], [one], average_over=["fr"])
+    for mixed in ([one, made("fr", [True] * 6)], [made("fr", [True] * 6), one]):
+        with pytest.raises(TypeError, match="of a task and of translations"):
+            mh.summarise(mixed)
+    with pytest.raises(TypeError, match="one TranslationEvaluation; a list"):
+        mh.summarise(one)

@@ -238,7 +238,7 @@ def test_examples_are_the_rows_that_would_be_loaded(one_lm, folder):
         given = mh.evaluate(one_lm, "xnli", "fr", examples=examples, limit=6, seed=2)
         assert np.array_equal(given.scores, loaded.scores)
         assert given.labels.tolist() == loaded.labels.tolist() and given.rows == loaded.rows
-        assert mh.compare([loaded], [given], n_resamples=10)["difference"].tolist() == [0.0] * 3
+        assert mh.compare([loaded], [given], n_resamples=10)["difference"].eq(0).all()
 
 
 @pytest.mark.parametrize(
@@ -314,6 +314,150 @@ def test_a_question_without_content_and_frame_is_none(load, monkeypatch):
     bare = load("gpt2")
     declare(monkeypatch, templates={"paper": {"prompt": "{claim}", "choices": ["!", "?"]}})
     assert mh.evaluate(bare, "mine", "en", examples=OWN_ROWS).content_free is None
+
+
+# -- ranking ---------------------------------------------------------------------------------------
+
+
+def some(rng, task="xnli", n=60, n_labels=3, **changes):
+    """Noise with a little skill; three rows a group, in which the labels take turns."""
+    labels = np.arange(n) % n_labels
+    scores = rng.normal(size=(n, n_labels))
+    scores[np.arange(n), labels] += 0.5
+    given = {
+        "task": task,
+        "language": "fr",
+        "scores": scores,
+        "labels": labels,
+        "rows": [str(row) for row in range(n)],
+        "groups": [str(row // 3) for row in range(n)],
+        "settings": {"reduction": "sum"},
+        "n_tokens": rng.integers(5, 30, size=(n, n_labels)),
+        "n_cut": np.zeros((n, n_labels), dtype=int),
+    }
+    return mh.Evaluation(**{**given, **changes})
+
+
+def test_ranking_of_nli_is_entailed_above_contradicted(rng):
+    one = some(rng)
+    margins = one.scores[:, 0] - one.scores[:, 2]  # log p(Yes) - log p(No)
+    expected = margins[0::3] > margins[2::3]
+    assert one.ranking_units.values.tolist() == expected.tolist()
+    assert one.ranking_units.groups == [str(group) for group in range(20)]
+    assert one.ranking == expected.mean() and 0.5 < one.ranking < 1
+    # Without one of the two, a premise has nothing to rank.
+    kept = np.delete(np.arange(60), [0, 5])
+    fewer = some(
+        rng,
+        scores=one.scores[kept],
+        labels=one.labels[kept],
+        rows=[one.rows[row] for row in kept],
+        groups=[one.groups[row] for row in kept],
+        n_tokens=one.n_tokens[kept],
+        n_cut=one.n_cut[kept],
+    )
+    assert fewer.ranking_units.groups == [str(group) for group in range(2, 20)]
+    assert fewer.ranking == expected[2:].mean()
+
+
+def test_ranking_of_labels_without_a_declared_pair(rng, monkeypatch):
+    declare(monkeypatch, labels=("a", "b", "c"), templates=THREE)
+    one = some(rng, task="mine", groups=[str(row) for row in range(60)])
+    areas = []
+    for k, m in ((0, 1), (0, 2), (1, 2)):
+        margins = one.scores[:, k] - one.scores[:, m]
+        higher, lower = margins[one.labels == k], margins[one.labels == m]
+        areas.append(np.mean(higher[:, None] > lower))
+    assert one.ranking == pytest.approx(np.mean(areas))
+    declare(monkeypatch, labels=("a", "b", "c"), templates=THREE, ranked=("c", "a"))
+    margins = one.scores[:, 2] - one.scores[:, 0]
+    expected = np.mean(margins[one.labels == 2][:, None] > margins[one.labels == 0])
+    assert one.ranking == pytest.approx(expected)
+    assert len(one.ranking_units.values) == 40  # rows of b take no part
+
+
+THREE = {"prompt": "{evidence} {claim}", "choices": [" A", " B", " C"]}
+
+
+def test_ranking_of_answers_is_by_summed_log_likelihoods(rng):
+    one = some(rng, task="xcopa", n_labels=2, settings={"reduction": "mean"})
+    sums = one.scores * one.n_tokens
+    expected = sums.argmax(axis=1) == one.labels
+    assert one.ranking_units.values.tolist() == expected.tolist()
+    assert one.ranking_units.groups == one.groups
+    assert one.ranking == expected.mean() and (expected != one.correct).any()
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("task", ["xnli", "marc"])
+def test_what_a_model_likes_does_not_move_its_ranking(rng, task, reduction):
+    n_labels = 2 if task == "marc" else 3
+    groups = [str(row // 3 if task == "xnli" else row) for row in range(60)]
+    options = {"task": task, "n_labels": n_labels, "groups": groups}
+    one = some(rng, **options, settings={"reduction": reduction})
+    likings = np.array([3.7, -1.1, 1 / 3])[:n_labels]
+    if reduction == "mean":
+        likings = likings / one.n_tokens
+    biased = some(
+        rng,
+        **options,
+        settings={"reduction": reduction},
+        scores=one.scores + likings,
+        n_tokens=one.n_tokens,
+    )
+    assert biased.accuracy != one.accuracy
+    assert biased.ranking == one.ranking
+    assert np.array_equal(biased.ranking_units.values, one.ranking_units.values)
+    assert biased.ranking_units.groups == one.ranking_units.groups
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "named"),
+    [
+        ("xnli", [0] * 6, "entailment and contradiction; all rows are of entailment"),
+        ("xnli", [0, 1] * 3, "all rows are of entailment, neutral"),
+        ("marc", [1] * 6, "two labels; all rows are of positive"),
+        ("marc", [0, 0, 0, 0, 0, 1], "two groups of each label; 'positive' has 1"),
+    ],
+)
+def test_where_there_is_nothing_to_rank(rng, task, labels, named):
+    groups = list("abcdef")
+    n_labels = 2 if task == "marc" else 3
+    one = some(rng, task, n=6, n_labels=n_labels, labels=np.array(labels), groups=groups)
+    for ask in (lambda: one.ranking, lambda: one.ranking_units):
+        with pytest.raises(ValueError, match=f"{task} in 'fr'.*{named}"):
+            ask()
+    assert "ranking" not in mh.summarise([one])
+    assert "ranking" not in set(mh.compare([one], [one], n_resamples=10)["measure"])
+
+
+def test_a_ranking_needs_two_of_the_labels(monkeypatch):
+    assert mh.TASKS["nli"].ranked == mh.TASKS["xnli"].ranked == ("entailment", "contradiction")
+    assert mh.TASKS["reviews"].ranked is None
+    for wrong in (("no", "maybe"), ("no",), ("no", "no"), ("yes", "no", "maybe")):
+        with pytest.raises(ValueError, match="ranked"):
+            declare(monkeypatch, ranked=wrong)
+    with pytest.raises(TypeError, match="ranked"):
+        declare(monkeypatch, ranked="no")
+
+
+def test_ranking_of_a_model(one_lm, folder):
+    """From plain forward passes: hypotheses of one premise, by log p(Yes) - log p(No)."""
+    result = mh.evaluate(one_lm, "xnli", "fr", folder)
+    rows = list(mh.load_task("xnli", "fr", folder))
+    margins = []
+    for row in rows:
+        strings = [f"{row['premise']} , right? {word} , {row['hypothesis']}" for word in YES_NO]
+        yes, no = (by_hand(one_lm, string) * n_scored(one_lm, string) for string in strings)
+        margins.append(yes - no)
+    for value, group in zip(*result.ranking_units):
+        of_group = [n for n, row in enumerate(rows) if row["group"] == group]
+        (entailed,) = [margins[n] for n in of_group if rows[n]["label"] == 0]
+        (contradicted,) = [margins[n] for n in of_group if rows[n]["label"] == 2]
+        assert value == (entailed > contradicted)
+
+
+YES_NO = ("Yes", "No")
 
 
 # -- options ---------------------------------------------------------------------------------------

@@ -42,6 +42,8 @@ class Task:
         answers: Those of ``fields`` that are given answers, and not texts that are asked about.
         raw: Columns by which the raw form is known in a folder.  Default: every row has it.
         languages: Languages that the hub has, where that is known.
+        ranked: The two labels that a ranking compares, the one with the higher margin first; see
+            ``Evaluation.ranking``.  Default: all pairs of labels.
 
     Raises:
         TypeError: Something is of another type, such as labels that are one text.
@@ -66,11 +68,13 @@ class Task:
     answers: tuple[str, ...] = ()
     raw: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
+    ranked: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("labels", "fields", "splits", "answers", "raw", "languages"):
             self._set(name, _checked_names(getattr(self, name), name))
         self._check_names()
+        self._check_ranked()
         self._check_reading()
         self._set("templates", _by_name(self.templates))
         for name, given in self.templates.items():
@@ -95,6 +99,17 @@ class Task:
             raise ValueError(
                 f"answers has {strange[0]!r}; the task's fields are {', '.join(self.fields)}."
             )
+
+    def _check_ranked(self) -> None:
+        if self.ranked is None:
+            return
+        ranked = _checked_names(self.ranked, "ranked")
+        if len(ranked) != 2 or not set(ranked) <= set(self.labels):
+            raise ValueError(
+                f"ranked is {ranked!r}; needed: None, or two of the labels "
+                f"{', '.join(self.labels)}."
+            )
+        self._set("ranked", ranked)
 
     def _check_reading(self) -> None:
         for name in ("convert", "group"):
