@@ -10,16 +10,13 @@ from .checks import check_count, checked_mask
 
 
 class SharedFeatures(NamedTuple):
-    """How many features two choices have in common.
+    """How many features two choices have in common, and how many by chance."""
 
-    Attributes:
-        n_shared: Features, over all layers, that are in both.
-        expected: How many would be if the dimensions of one choice were others at random.
-        p_value: Chance of so many or more, then.
-    """
-
+    #: Features, over all layers, that are in both.
     n_shared: int
+    #: How many would be, on average, if the dimensions of one choice were others at random.
     expected: float
+    #: Chance of so many or more, then.
     p_value: float
 
 
