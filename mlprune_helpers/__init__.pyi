@@ -41,11 +41,14 @@ from .evaluation import (
     evaluate as evaluate,
 )
 from .features import (
+    SharedFeatures as SharedFeatures,
     feature_stability as feature_stability,
     logit_lens as logit_lens,
     matched_random_features as matched_random_features,
     overlap as overlap,
+    random_tracks as random_tracks,
     relative_change as relative_change,
+    shared_features as shared_features,
     sign_flip_test as sign_flip_test,
     top_features as top_features,
     translation_specific_features as translation_specific_features,
@@ -56,6 +59,7 @@ from .files import (
 from .interventions import (
     language_vector as language_vector,
     lrp2 as lrp2,
+    scale_features as scale_features,
     zero_features as zero_features,
 )
 from .metrics import (
@@ -90,6 +94,7 @@ from .models.loading import (
 )
 from .prompts import (
     build_demonstrations as build_demonstrations,
+    prompt_units as prompt_units,
     task_prompts as task_prompts,
     translation_prompt as translation_prompt,
 )

@@ -7,7 +7,7 @@ prunable matrices.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,22 +96,57 @@ class ActivationStats:
 
         What mean ablation puts in.
         """
-        return self.hidden_sum / self.n_tokens
+        return self._over_all("hidden_sum") / self.n_tokens
 
     @property
     def share_above(self) -> np.ndarray:
         """Share of tokens at which a feature exceeds ``threshold`` (n_layers + 1, hidden_size)."""
-        return self.hidden_above / self.n_tokens
+        return self._over_all("hidden_above") / self.n_tokens
 
     @property
     def share_massive(self) -> np.ndarray:
         """Share of tokens at which it is a massive activation (n_layers + 1, hidden_size)."""
-        return self.hidden_massive / self.n_tokens
+        return self._over_all("hidden_massive") / self.n_tokens
 
     @property
     def inputs(self) -> dict[str, np.ndarray]:
         """L2 norm over all tokens of each matrix's inputs, {prunable name: (in_features,)}."""
+        for squares in self.input_squares.values():
+            _check_known("input_squares", squares)
         return {name: np.sqrt(squares) for name, squares in self.input_squares.items()}
+
+    def select(self, chosen: Sequence[int] | np.ndarray | slice) -> ActivationStats:
+        """The statistics of some prompts: to choose features on these and measure on others.
+
+        Known of single prompts are ``hidden``, ``hidden_per_prompt``, ``rms`` and ``n_tokens``.
+        What was summed up over all prompts (``mean``, shares, largest values, inputs of matrices)
+        is not known of some of them: it is NaN here, and the properties refuse it.
+
+        Args:
+            chosen: Different prompt numbers, a bool for each prompt, or a slice.  Where partners
+                are swapped, select whole units: see :func:`prompt_units`.
+
+        Raises:
+            ValueError: If a number is not one of a prompt, stands twice, or none is given.
+        """
+        numbers = _prompt_numbers(chosen, len(self.prompt_tokens))
+        return replace(
+            self,
+            prompt_squares=self.prompt_squares[numbers],
+            prompt_tokens=self.prompt_tokens[numbers],
+            input_squares={name: _unknown(x) for name, x in self.input_squares.items()},
+            input_sums={name: _unknown(x) for name, x in self.input_sums.items()},
+            hidden_max=_unknown(self.hidden_max),
+            hidden_sum=_unknown(self.hidden_sum),
+            hidden_above=_unknown(self.hidden_above),
+            hidden_massive=_unknown(self.hidden_massive),
+        )
+
+    def _over_all(self, name: str) -> np.ndarray:
+        """A sum over all prompts; refused where only some were selected."""
+        array = getattr(self, name)
+        _check_known(name, array)
+        return array
 
     def merge(self, other: ActivationStats) -> ActivationStats:
         """The statistics of both sets of prompts together, as one pass over both gives them.
@@ -166,6 +201,38 @@ class ActivationStats:
                     single[name] = file.get_tensor(key)
         threshold = single.pop("threshold").item()
         return cls(**single, **by_matrix, threshold=threshold)
+
+
+def _unknown(array: np.ndarray) -> np.ndarray:
+    return np.full(array.shape, np.nan)
+
+
+def _check_known(name: str, array: np.ndarray) -> None:
+    if array.size and np.isnan(array).all():
+        raise ValueError(
+            f"{name} is a sum over all prompts and is not known of selected ones: call "
+            "collect_activations with those prompts."
+        )
+
+
+def _prompt_numbers(chosen: Sequence[int] | np.ndarray | slice, n_prompts: int) -> np.ndarray:
+    """Numbers of prompts, each at most once, whichever way they are given."""
+    allowed = (
+        f"allowed: different whole numbers from 0 to {n_prompts - 1}, {n_prompts} bools, or a "
+        "slice of them; at least one prompt"
+    )
+    if isinstance(chosen, slice):
+        numbers = np.arange(n_prompts)[chosen]
+    else:
+        numbers = np.asarray(chosen)
+    if numbers.dtype == bool and numbers.shape == (n_prompts,):
+        numbers = np.flatnonzero(numbers)
+    if not np.issubdtype(numbers.dtype, np.integer) or numbers.ndim != 1 or not len(numbers):
+        raise ValueError(f"chosen is {chosen!r}; {allowed}.")
+    outside = (numbers < 0) | (numbers >= n_prompts)
+    if outside.any() or len(np.unique(numbers)) < len(numbers):
+        raise ValueError(f"chosen is {chosen!r}; {allowed}.")
+    return numbers
 
 
 def _added(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

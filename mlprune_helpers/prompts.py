@@ -43,21 +43,27 @@ def build_demonstrations(
     every form, so forms differ in nothing but their form.  Prompts share no sentence while the
     supply lasts; past that a warning says so.
 
+    Mismatched prompts swap their partners within the units of :func:`prompt_units`: prompt 0 with
+    prompt 1, 2 with 3, and so on; of an odd number, the last three swap in a cycle.  So a unit has
+    the same sentences in every form and shares none with another unit, which makes units, and not
+    single prompts, independent of one another.
+
     Args:
         parallel: From :func:`load_parallel`.
         source: Code of a language, a column of ``parallel``.
         target: Code of another, or None: monolingual.
         shots: Sentences, or pairs, a prompt.
         n_prompts: How many prompts.
-        pairing: ``"aligned"``; ``"mismatched"``, both languages, but every sentence stands with the
-            partner of one from another prompt, so no prompt holds a translation (a lone prompt has
-            its own partners in another order); ``"blocks"``, those same sentences, first all of the
+        pairing: ``"aligned"``; ``"mismatched"``, both languages, but every sentence stands with a
+            partner from another prompt, so no prompt holds a translation (a lone prompt has its own
+            partners in another order); ``"blocks"``, those same sentences, first all of the
             source, then all of the target.
         seed: Chooses the sentences.
         separator: After each sentence; the published code has the end-of-sequence token.
 
     Raises:
-        DataError: A language is missing, or there are fewer sentences than shots.
+        DataError: A language is missing, or there are fewer sentences than shots; for several
+            mismatched prompts or blocks, fewer than twice the shots.
         TypeError: ``parallel`` is no data set, or ``separator`` no text.
         ValueError: Something else is not allowed.
     """
@@ -66,8 +72,9 @@ def build_demonstrations(
     seed = checked_count(seed, "seed", 0)
     first = _sentences(parallel, source)
     second = None if target is None else _sentences(parallel, target)
-    chosen = _choose(len(first), shots, n_prompts, seed)
-    partners = chosen if pairing == "aligned" else _partners(chosen)
+    rows = _choose(len(first), shots, n_prompts, seed)
+    chosen = rows[:n_prompts]
+    partners = chosen if pairing == "aligned" else _partners(rows, n_prompts, len(first))
     prompts = []
     for own, other in zip(chosen, partners):
         lines = [f"{language_name(source)}: {first[i]}{separator}" for i in own]
@@ -76,6 +83,36 @@ def build_demonstrations(
             lines = lines + replies if pairing == "blocks" else _in_turn(lines, replies)
         prompts.append("".join(lines))
     return prompts
+
+
+def prompt_units(n_prompts: int, unit: int = 2) -> list[np.ndarray]:
+    """Which prompts belong together in a test: ``unit`` consecutive ones, the rest to the last.
+
+    Mismatched prompts of :func:`build_demonstrations` swap their partners within these units of
+    two, so a test compares units.  To choose on some prompts and measure on others, split by units:
+    ``first, second = units[::2], units[1::2]``, each joined by ``np.concatenate``.
+
+    Args:
+        n_prompts: How many prompts there are.
+        unit: Prompts in a unit.  With an odd number of prompts, the last unit of two has three.
+
+    Returns:
+        Prompt numbers, an array for each unit, in order.
+
+    Raises:
+        ValueError: If a count is not a whole number of at least 1, or there are fewer prompts than
+            a unit has.
+
+    Example:
+        >>> [x.tolist() for x in prompt_units(5)]
+        [[0, 1], [2, 3, 4]]
+    """
+    n_prompts = checked_count(n_prompts, "n_prompts", 1)
+    unit = checked_count(unit, "unit", 1)
+    if unit > n_prompts:
+        raise ValueError(f"unit is {unit} and n_prompts {n_prompts}; needed: a unit or more.")
+    n_units = n_prompts // unit
+    return np.split(np.arange(n_prompts), unit * np.arange(1, n_units))
 
 
 def translation_prompt(
@@ -154,9 +191,10 @@ def _is_row_id(text: str) -> bool:
 
 
 def _choose(supply: int, shots: int, n_prompts: int, seed: int) -> np.ndarray:
-    """Row numbers (n_prompts, shots).
+    """Row numbers (at least n_prompts, shots), in rounds that end after the last prompt or later.
 
-    Without repetition while the supply lasts, never twice in a prompt.
+    Within a round no row stands twice.  One round is enough while the supply lasts; of several,
+    each has an even number of prompts if it can, so that prompts 2k and 2k + 1 never share a row.
     """
     if shots > supply:
         raise DataError(
@@ -171,25 +209,37 @@ def _choose(supply: int, shots: int, n_prompts: int, seed: int) -> np.ndarray:
             f"{supply}. Prompts share sentences, so they are not independent.",
             stacklevel=3,
         )
+        if per_round > 1:
+            per_round -= per_round % 2
     rounds = [
         rng.permutation(supply)[: per_round * shots].reshape(per_round, shots)
         for _ in range(-(-n_prompts // per_round))
     ]
-    return np.concatenate(rounds)[:n_prompts]
+    return np.concatenate(rounds)
 
 
-def _partners(chosen: np.ndarray) -> list[np.ndarray]:
-    """For each prompt the rows of the next that shares none, or else its own in another order."""
-    partners = []
-    for i, own in enumerate(chosen):
-        others = [*chosen[i + 1 :], *chosen[:i], np.roll(own, -1)]
-        apart = (other for other in others if not set(own) & set(other))
-        partners.append(next(apart, others[-1]))
-    if any((own == other).any() for own, other in zip(chosen, partners)):
-        raise ValueError(
-            "Mismatched partners need two sentences or more: raise shots or n_prompts."
+def _partners(rows: np.ndarray, n_prompts: int, supply: int) -> np.ndarray:
+    """Whose partners each prompt has: row numbers (n_prompts, shots), from what _choose gives."""
+    shots = rows.shape[1]
+    if n_prompts == 1:
+        if shots == 1:
+            raise ValueError(
+                "Mismatched partners need two sentences or more: raise shots or n_prompts."
+            )
+        return np.roll(rows[:1], -1, axis=1)
+    if supply < 2 * shots:
+        raise DataError(
+            f"{supply} sentences for mismatched prompts of {shots} shots; needed: {2 * shots}, so "
+            f"that no prompt holds a translation. Lower shots, or load more."
         )
-    return partners
+    partner = np.arange(n_prompts) ^ 1  # 0 with 1, 2 with 3, …
+    if n_prompts % 2:
+        last = rows[n_prompts - 3 : n_prompts]
+        if len(np.unique(last)) == last.size:
+            partner[-3:] = np.roll(np.arange(n_prompts)[-3:], -1)
+        # Else the last prompt opens a round and may share sentences with the two before it: its
+        # partners are then those of the next prompt of its round, which is not given out.
+    return rows[partner]
 
 
 def _in_turn(lines: list[str], replies: list[str]) -> list[str]:

@@ -156,6 +156,44 @@ def test_merged_is_as_if_collected_together(lm, prompts):
     assert_same(merged, mh.collect_activations(lm, prompts))
 
 
+@pytest.mark.parametrize("chosen", [[3, 0], np.array([1]), slice(0, None, 2), range(2)])
+def test_selected_prompts_are_as_if_collected_alone(one_lm, prompts, chosen):
+    part = mh.collect_activations(one_lm, prompts).select(chosen)
+    alone = [
+        prompts[i] for i in (range(len(prompts))[chosen] if isinstance(chosen, slice) else chosen)
+    ]
+    expected = mh.collect_activations(one_lm, alone)
+    assert part.prompt_tokens.tolist() == expected.prompt_tokens.tolist()
+    assert part.n_tokens == expected.n_tokens
+    for name in ("prompt_squares", "hidden", "hidden_per_prompt", "rms"):
+        np.testing.assert_allclose(getattr(part, name), getattr(expected, name), rtol=1e-4)
+
+
+def test_what_is_summed_over_all_prompts_is_not_known_of_some(one_lm, prompts, tmp_path):
+    whole = mh.collect_activations(one_lm, prompts)
+    before = whole.mean.copy()
+    part = whole.select(np.arange(len(prompts)) < 2)
+    part.save(tmp_path / "part")
+    again = whole.merge(part)
+    for stats in (part, mh.ActivationStats.load(tmp_path / "part"), again):
+        for name in ("mean", "share_above", "share_massive", "inputs"):
+            with pytest.raises(ValueError, match="not known of selected ones: call collect"):
+                getattr(stats, name)
+        assert np.isnan(stats.hidden_max).all()
+    with pytest.raises(ValueError, match="not finite"):
+        mh.prune(one_lm, part, propagate_error=False)
+    assert np.array_equal(whole.mean, before) and whole.share_massive.shape == before.shape
+
+
+@pytest.mark.parametrize(
+    "chosen", [[], [0, 0], [99], [-1], [0.0], ["0"], [True], None, 0, slice(9, 9), [[0]]]
+)
+def test_wrong_prompts_are_named(one_lm, prompts, chosen):
+    stats = mh.collect_activations(one_lm, prompts)
+    with pytest.raises(ValueError, match="chosen is .*different whole numbers"):
+        stats.select(chosen)
+
+
 def test_only_what_fits_is_merged(load, prompts):
     one = mh.collect_activations(load("llama"), prompts[:1])
     with pytest.raises(ValueError, match="different models"):

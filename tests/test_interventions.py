@@ -170,6 +170,91 @@ def test_an_error_inside_removes_the_intervention(one_lm):
     assert one_lm.interventions == [] and not one_lm.layers[0]._forward_pre_hooks
 
 
+# -- scaled features -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [1.1, -2, 0.5])
+def test_scaled_features_are_multiplied_where_asked(lm, prompts, factor):
+    before, fingerprint = mh.collect_activations(lm, prompts).mean, lm.fingerprint
+    with mh.scale_features(lm, {1: [3, 5], 3: np.arange(32) == 7}, factor):
+        scaled, meanwhile = mh.collect_activations(lm, prompts).mean, lm.fingerprint
+        assert len(lm.interventions) == 1
+    assert scaled[1, [3, 5]] == pytest.approx(factor * before[1, [3, 5]], rel=1e-5)
+    assert np.array_equal(np.delete(scaled[1], [3, 5]), np.delete(before[1], [3, 5]))
+    assert np.array_equal(scaled[0], before[0]) and not np.allclose(scaled[2], before[2])
+    assert fingerprint != meanwhile and lm.fingerprint == fingerprint and lm.interventions == []
+    assert np.array_equal(mh.collect_activations(lm, prompts).mean, before)
+
+
+def test_scaling_equals_a_scaled_embedding(one_lm, load):
+    """At layer 0, scaling a feature is the same as an embedding that is larger there."""
+    other = load("llama")
+    other.model.get_input_embeddings().weight.data[:, [2, 9]] *= 3
+    ids = torch.tensor([one_lm.tokenizer("A red house")["input_ids"]])
+    with mh.scale_features(one_lm, {0: [2, 9]}, 3), torch.no_grad():
+        assert torch.allclose(one_lm.model(ids).logits, other.model(ids).logits, atol=1e-5)
+
+
+def test_scaling_at_several_layers_multiplies_again(one_lm, prompts):
+    """Blocks that add nothing hand on what they receive: twice, and twice again."""
+    for layer in one_lm.layers:
+        layer.self_attn.o_proj.weight.data.zero_()
+        layer.mlp.down_proj.weight.data.zero_()
+    before = mh.collect_activations(one_lm, prompts).mean
+    with mh.scale_features(one_lm, {1: [4], 2: [4]}, 2):
+        after = mh.collect_activations(one_lm, prompts).mean
+    assert after[:, 4] == pytest.approx(before[:, 4] * [1, 2, 4, 4], rel=1e-5)
+
+
+def test_a_factor_of_one_changes_nothing_and_zero_takes_away(one_lm, prompts):
+    plain = states(one_lm, prompts[0])
+    with mh.scale_features(one_lm, MASK, 1):
+        assert torch.equal(states(one_lm, prompts[0]), plain)
+    with mh.zero_features(one_lm, MASK):
+        zeroed, there = states(one_lm, prompts[0]), one_lm.fingerprint
+    with mh.scale_features(one_lm, MASK, 0):
+        assert torch.equal(states(one_lm, prompts[0]), zeroed)
+        assert one_lm.fingerprint != there
+
+
+def test_scaling_is_told_by_features_and_factor(one_lm):
+    seen = {one_lm.fingerprint}
+    for features, factor in [(MASK, 1.1), (MASK, 1.2), ({1: [3]}, 1.1)]:
+        with mh.scale_features(one_lm, features, factor):
+            seen.add(one_lm.fingerprint)
+    assert len(seen) == 4
+    with mh.scale_features(one_lm, {3: [7], 1: [5, 3]}, np.float32(2)):
+        there = one_lm.fingerprint
+    with mh.scale_features(one_lm, MASK, 2):
+        assert one_lm.fingerprint == there
+
+
+def test_scaling_nests(one_lm, prompts):
+    ones = np.ones((4, 32))
+    with mh.zero_features(one_lm, {1: [3, 4]}, values=ones):
+        with mh.scale_features(one_lm, {1: [4]}, 3):
+            assert mh.collect_activations(one_lm, prompts).mean[1, [3, 4]].tolist() == [1, 3]
+        with pytest.raises(KeyError), mh.scale_features(one_lm, {1: [4]}, 3):
+            raise KeyError
+        assert mh.collect_activations(one_lm, prompts).mean[1, [3, 4]].tolist() == [1, 1]
+    assert one_lm.interventions == [] and not one_lm.layers[0]._forward_pre_hooks
+
+
+@pytest.mark.parametrize("factor", [np.nan, np.inf, "2", None, True, np.bool_(True), [2.0], 2j])
+def test_a_factor_is_a_finite_number(one_lm, factor):
+    with pytest.raises(ValueError, match=r"factor is .*; allowed: a finite number"):
+        with mh.scale_features(one_lm, MASK, factor):
+            pass
+    assert one_lm.interventions == []
+
+
+@pytest.mark.parametrize("features", [MASK.astype(int), MASK[:3], {4: [0]}, {1: [3, 5, 3]}, {0: 3}])
+def test_features_to_scale_are_checked_as_those_to_zero(one_lm, features):
+    with pytest.raises(ValueError, match="allowed"), mh.scale_features(one_lm, features, 2):
+        pass
+    assert one_lm.interventions == []
+
+
 # -- language vectors ------------------------------------------------------------------------------
 
 

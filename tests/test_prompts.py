@@ -1,5 +1,6 @@
 import re
 import warnings
+from itertools import pairwise
 
 import datasets
 import pytest
@@ -75,6 +76,99 @@ def test_mismatched_prompts_hold_no_translation(parallel, shots, n_prompts, pair
         assert all(a != b for a, b in zip(own, partners))
         if n_prompts > 1:
             assert not set(own) & set(partners)
+
+
+def supply(n):
+    rows = {"en": [f"english {i}" for i in range(n)], "fr": [f"french {i}" for i in range(n)]}
+    return datasets.Dataset.from_dict(rows)
+
+
+def sentences(prompts):
+    """All that some prompts hold, in both languages, each as often as it stands there."""
+    found = [
+        (name, i) for text in prompts for name in ("english", "french") for i in numbers(text, name)
+    ]
+    return sorted(found)
+
+
+@given(
+    n_prompts=st.integers(2, 10),
+    shots=st.integers(1, 4),
+    pairing=st.sampled_from(["mismatched", "blocks"]),
+    seed=st.integers(0, 5),
+)
+@settings(max_examples=60, deadline=None)
+def test_partners_are_swapped_within_units(parallel, n_prompts, shots, pairing, seed):
+    """A unit has the same sentences in every form, and shares none with another unit."""
+    options = dict(shots=shots, n_prompts=n_prompts, seed=seed)
+    aligned = mh.build_demonstrations(parallel, "en", "fr", **options)
+    other = mh.build_demonstrations(parallel, "en", "fr", pairing=pairing, **options)
+    starts = [*range(0, n_prompts - 1, 2), n_prompts]  # of two prompts, or three at the end
+    if n_prompts % 2:
+        starts = [*range(0, n_prompts - 2, 2), n_prompts]
+    seen = set()
+    for start, end in pairwise(starts):
+        assert end - start in (2, 3)
+        assert sentences(aligned[start:end]) == sentences(other[start:end])
+        assert not seen & set(sentences(other[start:end]))
+        seen |= set(sentences(other[start:end]))
+        for i in range(start, end):  # each has the partners of the next one of its unit, whole
+            after = i + 1 if i + 1 < end else start
+            assert numbers(other[i], "french") == numbers(aligned[after], "french")
+
+
+@pytest.mark.parametrize("pairing", ["mismatched", "blocks"])
+@pytest.mark.parametrize("shots", [1, 2, 3, 4])
+@pytest.mark.parametrize("n", [8, 10, 12, 13, 15, 21])
+def test_a_short_supply_puts_no_translation_into_a_prompt(n, shots, pairing):
+    """Of every number of prompts, warned of as soon as any two share a sentence."""
+    for n_prompts in range(2, 3 * n // shots):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            options = dict(shots=shots, n_prompts=n_prompts)
+            aligned = mh.build_demonstrations(supply(n), "en", "fr", **options)
+            prompts = mh.build_demonstrations(supply(n), "en", "fr", pairing=pairing, **options)
+        held = [numbers(text, "english") for text in prompts]
+        assert held == [numbers(text, "english") for text in aligned]
+        for own, text in zip(held, prompts):
+            partners = numbers(text, "french")
+            assert len(set(own)) == len(set(partners)) == shots and not set(own) & set(partners)
+        shared = len({i for own in held for i in own}) < n_prompts * shots
+        assert bool(caught) == (n_prompts > n // shots)
+        assert bool(caught) or not shared
+        even = n_prompts - n_prompts % 2 - 2 * (n_prompts % 2)  # where units are two for certain
+        for start in range(0, even, 2):
+            two = slice(start, start + 2)
+            assert sentences(aligned[two]) == sentences(prompts[two])
+
+
+def test_too_few_sentences_for_mismatched_prompts_are_named():
+    with pytest.warns(UserWarning), pytest.raises(DataError, match="7 sentences.*needed: 8"):
+        mh.build_demonstrations(supply(7), "en", "fr", pairing="mismatched", n_prompts=2)
+    lone = dict(pairing="mismatched", n_prompts=1)  # has its own, in another order
+    (prompt,) = mh.build_demonstrations(supply(4), "en", "fr", **lone)
+    assert sorted(numbers(prompt, "french")) == [0, 1, 2, 3]
+    assert all(a != b for a, b in zip(numbers(prompt, "english"), numbers(prompt, "french")))
+
+
+@given(n_prompts=st.integers(1, 30), unit=st.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_units_are_consecutive_and_complete(n_prompts, unit):
+    if unit > n_prompts:
+        with pytest.raises(ValueError, match=f"unit is {unit} and n_prompts {n_prompts}"):
+            mh.prompt_units(n_prompts, unit)
+        return
+    units = mh.prompt_units(n_prompts, unit)
+    assert [i for one in units for i in one] == list(range(n_prompts))
+    assert all(len(one) == unit for one in units[:-1]) and unit <= len(units[-1]) < 2 * unit
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [((0,), "n_prompts is 0"), ((4, 2.0), "unit is 2.0")]
+)
+def test_wrong_units_are_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        mh.prompt_units(*arguments)
 
 
 def test_aligned_prompts_hold_nothing_but_translations(parallel):
