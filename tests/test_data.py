@@ -164,6 +164,82 @@ def test_the_limit_is_drawn_with_the_seed(folder):
     )
 
 
+def write_labelled(folder, task, labels, languages=("en",), rows_a_group=1):
+    """Rows whose labels are these, the same in every language; so many rows have one group."""
+    for language in languages:
+        rows = [
+            {"id": f"{n:03}", "text": f"{language} {n}", "label": label, "group": n // rows_a_group}
+            for n, label in enumerate(labels)
+        ]
+        write_rows(folder / task / f"test.{language}.jsonl", rows)
+
+
+@given(
+    supply=st.lists(st.integers(0, 9), min_size=6, max_size=6).filter(any),
+    limit=st.integers(1, 40),
+    seed=st.integers(0, 30),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_draw_has_as_many_rows_of_each_label_as_the_supply_allows(
+    tmp_path_factory, supply, limit, seed
+):
+    folder = tmp_path_factory.getbasetemp() / "labelled"
+    labels = [label for label, n in enumerate(supply) for _ in range(n)]
+    write_labelled(folder, "topics", labels, ("en", "sw"))
+    en, sw = (mh.load_task("topics", code, folder, limit=limit, seed=seed) for code in ("en", "sw"))
+    assert en["id"][:] == sw["id"][:] == sorted(en["id"][:])
+    assert len(en) == min(limit, sum(supply))
+    drawn = [en["label"][:].count(label) for label in range(6)]
+    left = [n - some for n, some in zip(supply, drawn)]
+    for some, still in zip(drawn, left):
+        # Who has fewer than another by more than one has nothing left to give.
+        assert max(drawn) - some <= 1 or still == 0
+    fewer = mh.load_task("topics", "en", folder, limit=max(1, limit - 7), seed=seed)
+    assert set(fewer["id"]) <= set(en["id"])
+    assert en["id"][:] == mh.load_task("topics", "en", folder, limit=limit, seed=seed)["id"][:]
+
+
+def test_which_rows_and_whose_turn_is_drawn_with_the_seed(tmp_path):
+    write_labelled(tmp_path, "topics", [n % 6 for n in range(60)])
+    draws = [mh.load_task("topics", "en", tmp_path, limit=8, seed=seed) for seed in range(40)]
+    assert len({tuple(rows["id"]) for rows in draws}) == 40
+    twice = {label for rows in draws for label in range(6) if rows["label"][:].count(label) == 2}
+    assert twice == set(range(6))
+    # Each row has the same chance, 8 of 60, so of 40 draws 5.3 have it, SE 2.1.
+    times = [sum(f"{n:03}" in rows["id"][:] for rows in draws) for n in range(60)]
+    assert 0 < min(times) and max(times) < 15
+
+
+def test_groups_of_one_label_are_drawn_whole_and_in_turn(tmp_path):
+    labels = [label for label in (0, 0, 0, 1, 0, 1) for _ in range(2)]
+    write_labelled(tmp_path, "reviews", labels, rows_a_group=2)
+    for seed in range(10):
+        rows = mh.load_task("reviews", "en", tmp_path, limit=9, seed=seed)
+        assert rows["label"][:].count(0) == rows["label"][:].count(1) == 4
+
+
+def test_groups_that_hold_several_labels_and_many_labels_are_drawn_as_they_come(
+    tmp_path, monkeypatch
+):
+    """Not in turn: of two labels, one nine times as frequent, a draw has mostly that one."""
+    labels = [int(n % 10 == 0) for n in range(100)]
+    write_labelled(tmp_path, "reviews", labels, rows_a_group=2)
+    frequent = [
+        mh.load_task("reviews", "en", tmp_path, limit=20, seed=seed)["label"][:].count(0)
+        for seed in range(20)
+    ]
+    assert 160 < sum(frequent) / 20 * 10 < 200
+    many = mh.Task(
+        labels=[str(n) for n in range(11)],
+        fields=("text",),
+        templates={"prompt": "{text}", "choices": [f" {n}" for n in range(11)]},
+    )
+    monkeypatch.setitem(mh.TASKS, "many", many)
+    write_labelled(tmp_path, "many", labels)
+    rows = mh.load_task("many", "en", tmp_path, limit=20)
+    assert rows["label"][:].count(0) > 12
+
+
 def test_splits_of_a_folder(folder):
     write_rows(folder / "xnli" / "test.en.jsonl", [NLI | {"label": 1}])
     assert mh.load_task("xnli", "en", folder)["label"][:] == [1]  # the only split there is
@@ -289,6 +365,32 @@ def test_marc_drops_three_stars(hub):
     assert rows["id"][:] == rows["group"][:] == ["es_5", "es_1", "es_4", "es_2"]
     assert rows["label"][:] == [1, 0, 1, 0]
     assert rows["text"][1] == "1 estrellas"
+
+
+def test_sib200(hub, tmp_path):
+    """Known by ``index_id``, in the configurations of FLORES-200, with categories by name."""
+    topics = mh.TASKS["sib200"].labels
+    rows = [
+        {"index_id": 7 * n, "category": topics[n % 7], "text": f"Sentence {n}."} for n in range(21)
+    ]
+    for configuration in ("eng_Latn", "zho_Hans", "swh_Latn", "est_Latn"):
+        hub("Davlan/sib200", configuration, "validation", rows)
+    hub("Davlan/sib200", "eng_Latn", "test", rows[:1])
+    got = mh.load_task("sib200", "en", "hub")
+    assert got[5] == {"id": "35", "group": "35", "label": 5, "text": "Sentence 5."}
+    assert topics[5] == "sports"
+    for language in ("zh", "sw", "et"):
+        few = mh.load_task("sib200", language, "hub", limit=14, seed=3)
+        assert few["id"][:] == mh.load_task("sib200", "en", "hub", limit=14, seed=3)["id"][:]
+        assert sorted(few["label"]) == sorted([*range(7), *range(7)])
+    assert len(mh.load_task("sib200", "en", "hub", split="test")) == 1
+    # The same rows in a folder, as on the hub or in the task's own form.
+    own = {"id": 35, "text": "Sentence 5.", "label": "sports"}
+    write_rows(tmp_path / "sib200" / "validation.en.jsonl", [rows[3], own])
+    assert mh.load_task("sib200", "en", tmp_path)["label"][:] == [3, 5]
+    hub("Davlan/sib200", "fra_Latn", "validation", [rows[0] | {"category": "weather"}])
+    with pytest.raises(DataError, match="label is 'weather'; allowed: 0 to 6, or a name: enter"):
+        mh.load_task("sib200", "fr", "hub")
 
 
 def test_xcopa(hub):

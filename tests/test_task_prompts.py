@@ -9,6 +9,8 @@ from mlprune_helpers.prompts import task_prompts
 
 ROWS = {
     "nli": {"premise": "It rains.", "hypothesis": "It is wet.", "label": 0},
+    "topics": {"text": "He scored twice.", "label": 0},
+    "sib200": {"text": "He scored twice.", "label": 5},
     "reviews": {"text": "A fine book.", "label": 1},
     "stories": {
         "premise": "It rained.",
@@ -39,6 +41,27 @@ def asked(task, template, language="en", **changes):
                 "It rains. , right? No , It is wet.",
             ],
         ),
+        (
+            "topics",
+            {},
+            [
+                f"He scored twice.\nTopic: {word}"
+                for word in ("sports", "politics", "health", "science", "travel", "food")
+            ],
+        ),
+        (
+            "sib200",
+            {},
+            [
+                "He scored twice.\nTopic: entertainment",
+                "He scored twice.\nTopic: geography",
+                "He scored twice.\nTopic: health",
+                "He scored twice.\nTopic: politics",
+                "He scored twice.\nTopic: science",
+                "He scored twice.\nTopic: sports",
+                "He scored twice.\nTopic: travel",
+            ],
+        ),
         ("reviews", {}, ["A fine book. It is negative", "A fine book. It is positive"]),
         ("stories", {}, ["It rained so the river rose.", "It rained so the sun shone."]),
         (
@@ -53,6 +76,25 @@ def test_the_papers_templates_are_the_default_in_every_language(task, changes, s
     for language in LANGUAGES:
         assert asked(task, "paper", language, **changes) == strings
     assert asked(task, "native", "en", **changes) == strings
+
+
+def test_published_templates_are_those_of_the_papers_code():
+    """Two spaces before the word; 128 words between spaces, which a Chinese text has not."""
+    assert asked("nli", "published") == [
+        "It rains. , right?  Yes , It is wet.",
+        "It rains. , right?  Also , It is wet.",
+        "It rains. , right?  No , It is wet.",
+    ]
+    assert asked("reviews", "published") == asked("reviews", "paper")
+    assert asked("reviews", "published", text="word  " * 300) == [
+        " ".join(["word"] * 128) + f" It is {label}" for label in ("negative", "positive")
+    ]
+    assert (
+        asked("reviews", "published", "zh", text="字" * 2000)[1] == "字" * 2000 + " It is positive"
+    )
+    for task in ("xnli", "marc"):
+        like = {"xnli": "nli", "marc": "reviews"}[task]
+        assert data.TASKS[task].templates["published"] == data.TASKS[like].templates["published"]
 
 
 def test_native_templates():
@@ -98,7 +140,7 @@ def test_a_template_of_ones_own():
 @pytest.mark.parametrize(
     ("template", "language", "named"),
     [
-        ("pape", "en", "pape.*paper, native"),
+        ("pape", "en", "pape.*paper, published, native"),
         ("native", "th", "native template in 'th'.*fr"),
         ({"prompt": "{text}", "choices": ["a"]}, "en", "2 choices.*negative, positive"),
         ({"prompt": "{text}"}, "en", None),

@@ -19,6 +19,9 @@ BOOK_LANGUAGES = ("en", "fr", "es", "de", "zh", "hi", "sw")
 
 FLORES_CODES: dict[str, str] = {code: names[1] for code, names in _NAMES.items()}
 
+#: FLORES-200, and what is built on it, calls two languages by wider codes than FLORES+ does.
+FLORES200_CODES: dict[str, str] = {**FLORES_CODES, "zh": "zho_Hans", "et": "est_Latn"}
+
 NTREX_CODES: dict[str, str] = {code: names[-1] for code, names in _NAMES.items()}
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from .checks import checked_count, checked_text, shown
 from .examples import PlacedRow, checked_rows, converted_rows
 from .folders import CORPUS, check_folder, parallel_files, source_folder, task_file
-from .languages import FLORES_CODES, NTREX_CODES, DataError, checked_languages
+from .languages import FLORES200_CODES, FLORES_CODES, NTREX_CODES, DataError, checked_languages
 from .reading import files_read as files_read, read_objects, read_sentences
-from .tasks import declared_task
+from .tasks import Task, declared_task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,6 +25,9 @@ Source = str | os.PathLike[str]
 
 #: Lines from the start of a one-file parallel set that count as "dev"; the rest is "test".
 DEV_LINES = {"sentences": 140, "ntrex": 600}
+
+#: Draws are balanced by label up to so many labels; of more, a small draw has few rows each.
+MAX_BALANCED_LABELS = 10
 
 HUB_SETS = ("ntrex", "flores_plus")
 
@@ -84,7 +87,11 @@ def load_task(
         source: ``"builtin"``, ``"hub"``, or a folder with ``TASK/SPLIT.LANG.jsonl``.
         split: By default the task's first that is there.
         limit: At most so many rows, but at least one group: whole groups, the same ones in every
-            language of a parallel task.
+            language of a parallel task.  What a smaller limit draws, a larger one draws too.  Where
+            the task has ten labels or fewer and each group has only one, groups are drawn label by
+            label in turn, so that numbers of groups by label differ by at most one while the
+            supply lasts; when a label runs out, the others go on.  Groups that hold several labels,
+            such as the hypotheses of one premise, are drawn whole, whatever they hold.
         seed: The groups are drawn with it.
 
     Returns:
@@ -113,7 +120,7 @@ def load_task(
     rows = converted_rows(declared, placed, all_raw=from_hub)
     examples = checked_rows(task, rows, f"{task} in {language!r}")
     if limit is not None:
-        examples = _whole_groups(examples, limit, seed)
+        examples = _whole_groups(examples, limit, _drawn_groups(examples, declared, seed))
     return Dataset.from_list(examples)
 
 
@@ -291,7 +298,8 @@ def _folder_rows(
 
 def _hub_rows(task: str, language: str, split: str | None) -> Iterator[PlacedRow]:
     repository, configuration, revision = (
-        part and part.format(language=language) for part in _declared_hub(task)
+        part and part.format(language=language, flores=FLORES200_CODES[language])
+        for part in _declared_hub(task)
     )
     default = declared_task(task).splits[0]
     rows = _from_hub(repository or "", configuration, split or default, revision)
@@ -299,11 +307,29 @@ def _hub_rows(task: str, language: str, split: str | None) -> Iterator[PlacedRow
         yield PlacedRow(number, f"{repository}: {task} in {language!r}, row {number}", row)
 
 
-def _whole_groups(examples: list[dict[str, Any]], limit: int, seed: int) -> list[dict[str, Any]]:
-    """Whole groups in a seeded order while they fit into ``limit`` rows; at least one group."""
-    sizes = Counter(example["group"] for example in examples)
-    groups = sorted(sizes)
+def _drawn_groups(examples: list[dict[str, Any]], task: Task, seed: int) -> list[str]:
+    """The groups in a seeded order, labels in turn where each group has one of few labels."""
+    labels: dict[str, set[int]] = {}
+    for example in examples:
+        labels.setdefault(example["group"], set()).add(example["label"])
+    groups = sorted(labels)
     drawn = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))]
+    if len(task.labels) > MAX_BALANCED_LABELS or any(len(own) > 1 for own in labels.values()):
+        return drawn
+    n_drawn: Counter[int] = Counter()
+    turns: dict[str, int] = {}
+    for group in drawn:
+        (label,) = labels[group]
+        turns[group] = n_drawn[label]
+        n_drawn[label] += 1
+    return sorted(drawn, key=turns.__getitem__)  # stable: within a turn the order is still drawn
+
+
+def _whole_groups(
+    examples: list[dict[str, Any]], limit: int, drawn: list[str]
+) -> list[dict[str, Any]]:
+    """The rows of the first groups drawn, while they fit into ``limit``; at least one group."""
+    sizes = Counter(example["group"] for example in examples)
     totals = np.cumsum([sizes[group] for group in drawn])
     kept = set(drawn[: max(1, int(np.searchsorted(totals, limit, side="right")))])
     return [example for example in examples if example["group"] in kept]

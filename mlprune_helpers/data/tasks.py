@@ -31,8 +31,8 @@ class Task:
             same as ``{"paper": that}``, or several by name.  ``"paper"`` is needed: it is what is
             asked by default.  ``"native"`` has one for each language, by code.  What a template may
             say is told in ``templates.yml``.
-        hub: Repository, configuration, revision; ``{language}`` is filled in.  None where the task
-            is not on the hub.
+        hub: Repository, configuration, revision; ``{language}`` is filled in, and ``{flores}``, the
+            language's code in FLORES-200.  None where the task is not on the hub.
         splits: Splits that exist, the default first.
         convert: From a raw row to a row with ``fields`` and ``label``, or None to drop it.  It is
             applied to all rows from the hub, and to those rows of a folder that have the raw form.
@@ -254,6 +254,11 @@ def _marc_row(row: dict[str, Any]) -> Row | None:
     return None if stars == 3 else {"text": text, "label": int(stars > 3)}
 
 
+def _sib200_row(row: dict[str, Any]) -> Row:
+    """A category by name to a label; ``index_id`` is the sentence's number in every language."""
+    return {"id": row.get("index_id"), "text": row.get("text"), "label": row.get("category")}
+
+
 def _story_row(row: dict[str, Any]) -> Row:
     """Four sentences to a premise, two endings to choices.
 
@@ -286,6 +291,7 @@ def _premise_by_place(number: int, row: dict[str, Any]) -> int:
 _FUNCTIONS: dict[str, dict[str, Any]] = {
     "nli": {"group": _premise_in_id},
     "xnli": {"group": _premise_by_place},
+    "sib200": {"convert": _sib200_row},
     "marc": {"convert": _marc_row},
     "xstory_cloze": {"convert": _story_row},
 }

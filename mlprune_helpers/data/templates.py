@@ -10,9 +10,9 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .writing import first_words, lower_first, without_full_stop
+from .writing import first_words, lower_first, without_full_stop, words_between_spaces
 
-CONVERSIONS = ("t", "l", "c")
+CONVERSIONS = ("t", "l", "c", "w")
 
 Template = Mapping[str, Any]
 
@@ -30,6 +30,8 @@ class Filler(string.Formatter):
             return lower_first(value, self.language)
         if conversion == "c":
             return first_words(value)
+        if conversion == "w":
+            return words_between_spaces(value)
         return value
 
 
@@ -108,7 +110,7 @@ def _check_gaps(text: object, fields: Sequence[str], name: str) -> None:
             )
         if conversion is not None and conversion not in CONVERSIONS:
             raise ValueError(
-                f"{name} {text!r} has the conversion !{conversion}; allowed: !t, !l, !c."
+                f"{name} {text!r} has the conversion !{conversion}; allowed: !t, !l, !c, !w."
             )
     try:
         Filler().format(text, **dict.fromkeys(fields, "text"))
