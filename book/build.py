@@ -3,7 +3,8 @@
     python book/build.py --profile smoke
 
 What lands in ``_build/PROFILE``: ``notebooks`` (executed), ``results`` (their numbers),
-``site-src`` (what Jupyter Book was given) and ``html`` (the site, if every check passed).
+``site-src`` (what Jupyter Book was given: notebooks as they are published) and ``html`` (the site,
+if every check passed).
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
-from check_site import check_notebook, check_site
+from budget import TABLE, Budget, measured
+from check_site import check_notebook, check_published, check_site
 from filelock import FileLock
 
 from mlprune_helpers import ModelError
 from mlprune_helpers.files import written_beside
-from mlprune_helpers.runs import NotebookFailed, run_book, time_table
+from mlprune_helpers.runs import NotebookFailed, publish, run_book, time_table
 
 ROOT = Path(__file__).resolve().parent.parent
 # The part of MathJax that renders TeX to HTML, and its fonts: 1.5 of the package's 20 MB.
@@ -90,12 +94,15 @@ def _checked_site(build: Path, source: Path, root: Path) -> Path:
     """Build the site in ``build/html.new`` and check it; return the folder of its pages."""
     problems = []
     for path in sorted((source / "notebooks").glob("*.ipynb")):
-        problems += check_notebook(path)
+        executed = build / "notebooks" / path.name  # it still tells of errors that papermill met
+        problems += check_notebook(executed) + check_published(path)
     if problems:
         raise BuildFailed("\n".join(problems))
     new = build / "html.new"
+    started = time.perf_counter()
     _jupyter_book(source, new)
     pages = new / "_build" / "html"
+    _write_site_time(pages, _budget(build, root), time.perf_counter() - started)
     problems = check_site(pages, root)
     if problems:
         raise BuildFailed("\n".join(problems))
@@ -111,8 +118,31 @@ def _stage(build: Path, source: Path, root: Path) -> None:
         shutil.copy(root / name, source)
     (source / "notebooks").mkdir()
     for path in chapters(root):
-        shutil.copy(build / "notebooks" / path.name, source / "notebooks")
+        publish(build / "notebooks" / path.name, source / "notebooks" / path.name)
+    page = source / "book" / "budget.md"
+    if page.is_file():
+        text = page.read_text(encoding="utf-8")
+        text = text.replace(TABLE, _budget(build, root).table())
+        page.write_text(text, encoding="utf-8")
     _copy_mathjax(source / "book" / "_static" / "mathjax")
+
+
+def _budget(build: Path, root: Path) -> Budget:
+    """What the chapters took in the runs that the site shows, and what their set-up took."""
+    stamps = [build / "notebooks" / f"{path.stem}.json" for path in chapters(root)]
+    install_seconds = None
+    with suppress(OSError, ValueError):  # not installed by make
+        install_seconds = float((root / ".venv" / "ready").read_text(encoding="utf-8"))
+    return Budget(build.name, [measured(stamp) for stamp in stamps], install_seconds)
+
+
+def _write_site_time(pages: Path, budget: Budget, seconds: float) -> None:
+    """Tell on the page on time, and in its source beside it, how long the site took."""
+    for name in ("book/budget.html", "_sources/book/budget.md"):
+        page = pages / name
+        if page.is_file():
+            text = budget.with_site_time(page.read_text(encoding="utf-8"), seconds)
+            page.write_text(text, encoding="utf-8")
 
 
 def _copy_mathjax(target: Path) -> None:

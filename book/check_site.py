@@ -33,6 +33,21 @@ def check_notebook(path: Path) -> list[str]:
     return problems
 
 
+def check_published(path: Path) -> list[str]:
+    """What a notebook that readers download still tells of how it was run, a line of text each."""
+    notebook = nbformat.read(path, as_version=4)
+    problems = []
+    if "papermill" in notebook.metadata:
+        problems.append(f"{path.name}: metadata of papermill")
+    for number, cell in enumerate(notebook.cells, start=1):
+        where = f"{path.name}, cell {number}"
+        if "papermill" in cell.metadata:
+            problems.append(f"{where}: metadata of papermill")
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            problems.append(f"{where}: an injected cell, which undoes edits of the parameters")
+    return problems
+
+
 def _cell_problems(cell: nbformat.NotebookNode) -> Iterator[str]:
     if cell.execution_count is None:
         yield "did not run"
@@ -96,6 +111,8 @@ def check_site(site: Path, root: Path) -> list[str]:
     for path in pages:
         found = _page_problems(path, pages, root)
         problems += [f"{path.relative_to(site)}: {problem}" for problem in found]
+    for path in sorted(site.rglob("*.ipynb")):  # what the pages offer for download
+        problems += check_published(path)
     return problems
 
 

@@ -155,17 +155,18 @@ from .translation import (
     self_translate as self_translate,
     translate as translate,
 )
+from .translation_evaluation import (
+    TRANSLATES_AT as TRANSLATES_AT,
+    TranslationEvaluation as TranslationEvaluation,
+    evaluate_translation as evaluate_translation,
+    from_the_source as from_the_source,
+)
 from .verdicts import (
     Verdict as Verdict,
     counted as counted,
     judged as judged,
     listed as listed,
     verdict_table as verdict_table,
-from .translation_evaluation import (
-    TRANSLATES_AT as TRANSLATES_AT,
-    TranslationEvaluation as TranslationEvaluation,
-    evaluate_translation as evaluate_translation,
-    from_the_source as from_the_source,
 )
 
 __version__: str

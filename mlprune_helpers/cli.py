@@ -30,13 +30,15 @@ def main(arguments: list[str] | None = None) -> int:
     from .models.architecture import ModelError
     from .runs.notebooks import NotebookFailed
 
+    commands = {
+        "run": _run,
+        "results": _results,
+        "model": _model,
+        "convert": _convert,
+        "clean-cache": _clean_cache,
+    }
     try:
-        if options.command == "run":
-            _run(options)
-        elif options.command == "model":
-            _model()
-        else:
-            _clean_cache()
+        commands[options.command](options)
     except (OSError, ValueError, ModelError, NotebookFailed) as error:
         print(f"mlprune: {error}", file=sys.stderr)
         return 1
@@ -52,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_results(commands)
     commands.add_parser("model", help="prepare the default model and print where it is")
+    _add_convert(commands)
     commands.add_parser("clean-cache", help="remove prepared models and cached results")
     return parser
 
@@ -63,7 +67,8 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
         help="execute notebooks into a build folder; what is up to date is skipped",
         description=(
             "Execute notebooks into BUILD/PROFILE/notebooks, and their numbers into "
-            "BUILD/PROFILE/results. What is up to date is skipped."
+            "BUILD/PROFILE/results; with -p, into a folder BUILD/PROFILE-DIGITS of their own, so "
+            "that the profile's stay. What is up to date is skipped."
         ),
         epilog="Example: mlprune run notebooks/03_pruning.ipynb -p sparsity=2:4 -p languages=en,de",
     )
@@ -100,6 +105,45 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     )
 
 
+def _add_results(commands: argparse._SubParsersAction) -> None:
+    results = commands.add_parser(
+        "results",
+        help="print the numbers of many runs side by side",
+        description=(
+            "Print the numbers of all runs in a folder and below it: for each chapter a column a "
+            "run, with the parameters that differ on top."
+        ),
+        epilog="Example: mlprune results _build",
+    )
+    results.add_argument("folder", metavar="DIR", help="where runs wrote their results")
+    results.add_argument(
+        "--csv", action="store_true", help="one table with a row a run, separated by commas"
+    )
+
+
+def _add_convert(commands: argparse._SubParsersAction) -> None:
+    convert = commands.add_parser(
+        "convert",
+        help="make a folder of safetensors of a model that the hub has as a .bin file only",
+        description=(
+            "Read the .bin file of a hub model once, as weights only, and write an ordinary "
+            "checkpoint folder. Give that folder to the chapters as the parameter model."
+        ),
+        epilog=(
+            "Example: mlprune convert facebook/xglm-2.9B xglm-2.9B --revision COMMIT. This lists "
+            "the newest commit: git ls-remote https://huggingface.co/facebook/xglm-2.9B HEAD"
+        ),
+    )
+    convert.add_argument("model", metavar="MODEL", help="hub id, such as facebook/xglm-2.9B")
+    convert.add_argument("folder", metavar="DIR", help="a folder that does not exist yet")
+    convert.add_argument(
+        "--revision",
+        required=True,
+        metavar="COMMIT",
+        help="the 40 hex digits of a commit that you trust",
+    )
+
+
 def _parameter(text: str) -> tuple[str, str]:
     """``NAME=VALUE`` as a pair.  The value stays text: the notebook knows what type it is of."""
     name, separator, value = text.partition("=")
@@ -128,13 +172,29 @@ def _run(options: argparse.Namespace) -> None:
     print(f"\n{time_table(runs)}")
 
 
-def _model() -> None:
+def _results(options: argparse.Namespace) -> None:
+    from .runs.results import read_results, results_as_text
+
+    table = read_results(options.folder)
+    print(table.to_csv(index=False).rstrip() if options.csv else results_as_text(table))
+
+
+def _model(options: argparse.Namespace) -> None:
     from .models.loading import load_model
 
     print(load_model().model.name_or_path)
 
 
-def _clean_cache() -> None:
+def _convert(options: argparse.Namespace) -> None:
+    from .models.loading import load_model, save_checkpoint
+
+    if Path(options.folder).exists():  # before a download of some gigabytes
+        raise FileExistsError(f"{options.folder} exists already. Name another folder.")
+    lm = load_model(options.model, revision=options.revision, dtype="auto", allow_bin=True)
+    print(save_checkpoint(lm, options.folder))
+
+
+def _clean_cache(options: argparse.Namespace) -> None:
     # Only what this package made: MLPRUNE_CACHE may name a folder that holds other things.
     for name in ("models", "results"):
         folder = cache_dir() / name

@@ -1,6 +1,7 @@
 """The command ``mlprune``."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
 import mlprune_helpers
+from mlprune_helpers import load_model, save_results
 from mlprune_helpers.cli import main
 
 
@@ -50,9 +53,9 @@ def test_parameters_of_the_command_line(folder, capsys):
         folder / "notebooks" / "one.ipynb",
     )
     assert main(["run", "-p", "limit=12", "--parameter", "sparsity = 2:4"]) == 0
-    executed = nbformat.read(
-        folder / "_build" / "default" / "notebooks" / "one.ipynb", as_version=4
-    )
+    (path,) = folder.glob("_build/default-*/notebooks/one.ipynb")
+    assert f"Everything goes to {path.parents[1].relative_to(folder)}" in capsys.readouterr().out
+    executed = nbformat.read(path, as_version=4)
     assert executed.cells[-1].outputs[0].text.strip() == "{'limit': 12, 'sparsity': '2:4'}"
     assert main(["run", "-p", "limt=12"]) == 1
     assert "Did you mean 'limit'?" in capsys.readouterr().err
@@ -87,6 +90,41 @@ def test_errors_are_one_message_and_exit_status_1(folder, capsys):
     assert "no notebook in the folder notebooks" in capsys.readouterr().err
     assert main(["run", "missing.ipynb"]) == 1
     assert "missing.ipynb" in capsys.readouterr().err
+
+
+def test_results_are_printed_side_by_side(folder, capsys):
+    for limit in (5, 6):
+        parameters = {"limit": limit, "seed": 0}
+        save_results("04", {"accuracy": limit / 10}, output_dir="out", parameters=parameters)
+    assert main(["results", "out"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (limit, *limits), (name, *accuracies) = (line.split() for line in lines[-2:])
+    assert (lines[0], limit, name) == ("04", "limit", "accuracy")
+    assert dict(zip(limits, accuracies)) == {"5": "0.5", "6": "0.6"}
+    assert main(["results", "out", "--csv"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header == "chapter,date,limit,accuracy" and len(rows) == 2
+    assert main(["results", "missing"]) == 1
+    assert "no folder missing" in capsys.readouterr().err
+
+
+def test_convert_writes_an_ordinary_checkpoint(folder, folder_of, load, capsys):
+    shutil.copytree(folder_of("xglm"), "pickled")
+    Path("pickled/model.safetensors").unlink()
+    torch.save(load("xglm").model.state_dict(), "pickled/pytorch_model.bin")
+    command = ["convert", "pickled", "converted", "--revision", "a" * 40]
+    assert main(command) == 0
+    assert capsys.readouterr().out.strip() == "converted"
+    assert load_model("converted").fingerprint == load("xglm").fingerprint
+    assert main(command) == 1
+    assert "converted exists already" in capsys.readouterr().err
+
+
+def test_convert_needs_a_pinned_revision(folder, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["convert", "facebook/xglm-2.9B", "out"])
+    assert main(["convert", "facebook/xglm-2.9B", "out", "--revision", "main"]) == 1
+    assert "40 hex digits of a commit" in capsys.readouterr().err
 
 
 def test_clean_cache_removes_only_what_the_package_made(folder, capsys):

@@ -16,6 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mlprune_helpers import runs
 from mlprune_helpers.runs import NotebookFailed, NotebookUnreadable, run_book, run_notebook
+from mlprune_helpers.runs.notebooks import build_folder
 from mlprune_helpers.runs.profiles import declared_parameters
 
 RUN = (
@@ -188,14 +189,51 @@ def test_profile_has_sections_for_single_notebooks(book, tmp_path):
     assert text_of(tmp_path / "out.ipynb").strip() == "7"
 
 
-def test_parameters_over_those_of_the_profile(book, tmp_path):
-    book("print(limit)")
+def test_parameters_over_those_of_the_profile_leave_its_outputs_alone(book, tmp_path):
+    book("print(limit, output_dir)")
     both = sorted((tmp_path / "notebooks").glob("*.ipynb"))
-    run_book(both, "small", parameters={"limit": "12"})
-    folder = tmp_path / "_build" / "small" / "notebooks"
-    assert [text_of(folder / f"{name}.ipynb").strip() for name in ("one", "two")] == ["12", "1"]
+    run_book(both, "small")
+    lines = []
+    run_book(both, "small", parameters={"limit": "12"}, report=lines.append)
+    own = build_folder("_build", "small", {"limit": 12})
+    assert lines[0] == f"Over profile small: limit=12. Everything goes to {own}"
+    assert own.parent == Path("_build") and own.name.startswith("small-")
+    assert text_of(own / "notebooks" / "one.ipynb").split() == ["12", f"{own}/results"]
+    assert text_of(own / "notebooks" / "two.ipynb").strip() == "1"
+    assert [run.skipped for run in run_book(both, "small")] == [True, True]
     with pytest.raises(ValueError, match=r"'shts'. Did you mean 'shots'\?"):
         run_book(both, "small", parameters={"shts": 5})
+
+
+def test_the_folder_depends_on_the_parameters_and_not_on_how_they_are_written():
+    def folder(**parameters) -> str:
+        return build_folder("out", "small", parameters).as_posix()
+
+    assert folder() == "out/small"
+    assert folder(limit="12", languages="fr,sw") == folder(languages=["fr", "sw"], limit=12)
+    assert len({folder(), folder(limit=1), folder(limit=2), folder(seed=1)}) == 4
+
+
+def test_a_model_to_be_converted_is_refused_before_a_kernel_starts(book, tmp_path, monkeypatch):
+    monkeypatch.setattr("mlprune_helpers.runs.notebooks._execute", None)
+    path = book("pass", parameters="model: str = ''")
+    book.profile("model: xglm-2.9B")
+    with pytest.raises(ValueError, match="mlprune convert facebook/xglm-2.9B xglm-2.9B"):
+        run_notebook(path, tmp_path / "out.ipynb", profile="small")
+
+
+def test_the_stamp_tells_what_the_run_took_and_where(book, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLPRUNE_CACHE", str(tmp_path / "cache"))
+    shelf = tmp_path / "cache" / "results" / "f"
+    shelf.mkdir(parents=True)
+    for name in ("a.json", "b-1.npy", "b-1.files"):
+        (shelf / name).touch()
+    run_notebook(book("pass"), tmp_path / "out.ipynb", profile="small")
+    stamp = json.loads((tmp_path / "out.json").read_text())
+    assert stamp["cached_results"] == 2
+    assert stamp["machine"]["cores"] in range(1, (os.cpu_count() or 1) + 1)
+    assert stamp["machine"]["memory_gb"] == round(psutil.virtual_memory().total / 1e9)
+    assert stamp["run"]["seconds"] > 0 and stamp["preparation_seconds"] < 1
 
 
 def test_an_edited_folder_is_not_up_to_date(book, tmp_path):

@@ -7,7 +7,7 @@ import types
 import pytest
 import yaml
 
-from mlprune_helpers.data import TASKS, sources
+from mlprune_helpers.data import TASKS, Task, sources
 from mlprune_helpers.runs import check_parameters
 from mlprune_helpers.runs.parameters import DOMAINS, Value, WholeNumber
 
@@ -42,6 +42,20 @@ def test_declared_values_pass_unchanged():
         ("limit", 12.0, 12),
         ("parallel", "ntrex", "ntrex"),
         ("parallel", "none", None),
+        ("negative_controls", "sw,hi", ["sw", "hi"]),
+        ("negative_controls", "[]", []),
+        ("negative_controls", "", []),
+        ("pooled", "no", False),
+        ("pooled", "true", True),
+        ("separator", "eos", "eos"),
+        ("template", "native", "native"),
+        ("reduction", "sum", "sum"),
+        ("span", "continuation", "continuation"),
+        ("split", "none", None),
+        ("split", "test", "test"),
+        ("n_seeds", "2", 2),
+        ("n_draws", 10, 10),
+        ("n_placebos", 0, 0),
         ("own_switch", "off", False),
         ("own_list", "0.1, 0.3", [0.1, 0.3]),
         ("own_switch", "true", True),
@@ -93,6 +107,19 @@ def test_values_get_their_type(name, given, expected):
         ("seed", -1),
         ("output_dir", 7),
         ("own", "text"),
+        ("negative_controls", ["en"]),
+        ("negative_controls", ["sw", "sw"]),
+        ("negative_controls", ["xx"]),
+        ("pooled", "sometimes"),
+        ("pooled", 1),
+        ("separator", "\n"),
+        ("template", "nativ"),
+        ("reduction", "max"),
+        ("span", "half"),
+        ("split", ""),
+        ("n_seeds", 0),
+        ("n_draws", 9),
+        ("n_placebos", -1),
     ],
 )
 def test_wrong_values_are_refused_by_name(name, wrong):
@@ -256,7 +283,16 @@ def test_the_source_is_asked_for_all_that_a_notebook_needs_of_it(monkeypatch):
     checked(f"{declared}\ntasks: list[str] = ['nli']\nparallel: str = None", "parallel = 'set'")
     checked("languages: list[str] = ['fr']")
     languages = ["en", "fr", "sw"]
-    assert asked == [("builtin", languages, (), None), ("builtin", languages, ["nli"], "set")]
+    tasks = ["nli"]
+    assert asked == [
+        ("builtin", languages, (), None, None),
+        ("builtin", languages, tasks, "set", None),
+    ]
+    checked(
+        f"{declared}\nnegative_controls: list[str] = ['hi']\nsplit: str | None = 'test'",
+        "languages = ['fr']",
+    )
+    assert asked[-1] == ("builtin", ["en", "fr", "hi"], (), None, "test")
 
 
 def test_a_source_that_lacks_something_is_refused_and_can_then_be_mended(monkeypatch, tmp_path):
@@ -268,6 +304,70 @@ def test_a_source_that_lacks_something_is_refused_and_can_then_be_mended(monkeyp
     with pytest.raises(ValueError, match="xcopa"):
         check_parameters(namespace)
     assert check_parameters(namespace | {"source": "builtin", "tasks": ["nli"]})["tasks"] == ["nli"]
+
+
+def test_a_language_is_no_negative_control_of_itself():
+    declared = "languages: list[str] = ['fr']\nnegative_controls: list[str] = ['sw']"
+    assert checked(declared)["negative_controls"] == ["sw"]
+    with pytest.raises(ValueError, match="'sw' is in languages and in negative_controls"):
+        checked(declared, "languages = 'fr,sw'")
+    assert checked(declared, "languages, negative_controls = 'fr,sw', '[]'")["languages"] == [
+        "fr",
+        "sw",
+    ]
+
+
+def test_the_template_is_one_that_each_task_has_in_each_language(monkeypatch):
+    asked = {"prompt": "{text} It is", "choices": [" bad", " good"]}
+    task = Task(
+        labels=("negative", "positive"),
+        fields=("text",),
+        templates={"paper": asked, "native": {"en": asked, "fr": asked}},
+    )
+    monkeypatch.setitem(TASKS, "mine", task)
+    declared = "\n".join(
+        [
+            "languages: list[str] = ['fr']",
+            "negative_controls: list[str] = []",
+            "tasks: list[str] = ['mine']",
+            "template: str = 'native'",
+        ]
+    )
+    assert checked(declared)["template"] == "native"
+    with pytest.raises(ValueError, match=r"'native', which 'mine' does not have in sw, but in en"):
+        checked(declared, "negative_controls = ['sw']")
+    assert checked(declared, "negative_controls, template = ['sw'], 'paper'")
+    other = Task(labels=task.labels, fields=task.fields, templates={"paper": asked, "own": asked})
+    monkeypatch.setitem(TASKS, "other", other)
+    with pytest.raises(ValueError, match=r"'own', and of tasks 'mine' has paper, native"):
+        checked(declared, "template, tasks = 'own', ['other', 'mine']")
+
+
+def test_shots_that_no_prompt_could_have_are_refused(tmp_path):
+    (tmp_path / "set").mkdir()
+    for language in ("en", "fr"):
+        lines = "".join(f"Sentence {i} in {language}.\n" for i in range(20))
+        (tmp_path / "set" / f"{language}.txt").write_text(lines)
+    declared = f"languages: list[str] = ['fr']\nsource: str = {str(tmp_path)!r}\nshots: int = 6"
+    assert checked(declared)["shots"] == 6  # 12 of 20 sentences are for prompts
+    with pytest.raises(
+        ValueError, match=r"shots is 7.* are 12 sentences.*first 7.*leaves 5,.*needs 7.*at most 6"
+    ):
+        checked(declared, "shots = 7")
+    with pytest.raises(ValueError, match=r"first 12 .*leaves 0,"):
+        checked(declared, "shots = 200")
+    with pytest.raises(ValueError, match=r"shots is 301. There are 600"):  # without a download
+        checked(declared, "shots, source = 301, 'hub'")
+
+
+@pytest.mark.parametrize("model", ["facebook/xglm-2.9B", "xglm-564M"])
+def test_a_model_that_must_be_converted_is_refused_with_the_command(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = model.rpartition("/")[2]
+    with pytest.raises(ValueError, match=f"mlprune convert facebook/{folder} {folder} --revision"):
+        checked("model: str = ''", f"model = {model!r}")
+    (tmp_path / model).mkdir(parents=True)
+    assert checked("model: str = ''", f"model = {model!r}") == {"model": model}
 
 
 # -- what is imported ------------------------------------------------------------------------------

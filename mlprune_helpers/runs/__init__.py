@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "notebooks": ["NotebookFailed", "Run", "run_book", "run_notebook", "time_table"],
         "parameters": ["DOMAINS", "check_parameters"],
         "profiles": ["NotebookUnreadable"],
-        "results": ["save_results"],
+        "publishing": ["NotPublishable", "publish", "published"],
+        "results": ["read_results", "save_results"],
     },
 )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 from collections.abc import Iterator, Mapping
+
+import psutil
 
 #: Bars and advice would land on the published page as error output.
 QUIET = {
@@ -46,3 +49,15 @@ def short_waits() -> dict[str, str]:
     if "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ:
         return {}
     return {"GOMP_SPINCOUNT": "1000"}
+
+
+def machine() -> dict[str, object]:
+    """What a time depends on: ``cores`` that this process may use, ``memory_gb``, ``system``."""
+    # Fewer than the machine has, where a container or a queue allots them.
+    allotted = getattr(os, "sched_getaffinity", None)
+    cores = len(allotted(0)) if allotted else os.cpu_count()
+    return {
+        "cores": cores,
+        "memory_gb": round(psutil.virtual_memory().total / 1e9),
+        "system": f"{platform.system()} {platform.machine()}",
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import sys
@@ -16,10 +17,10 @@ from typing import Any
 import pandas as pd
 import psutil
 
-from ..files import written_beside
-from .environment import QUIET, environment, short_waits
+from ..files import cache_dir, written_beside
+from .environment import QUIET, environment, machine, short_waits
 from .identity import CODE, PACKAGE, digest, digest_of_file, digest_of_files, package_files
-from .parameters import refuse_unknown
+from .parameters import check_model, read_value, refuse_unknown
 from .profiles import NotebookUnreadable, cells_of, declared_parameters, profile_of
 
 
@@ -48,7 +49,9 @@ def run_book(
 ) -> list[Run]:
     """Execute notebooks into ``build_dir/profile/notebooks``, up to date ones excepted.
 
-    Their numbers go to ``build_dir/profile/results``.
+    Their numbers go to ``build_dir/profile/results``.  With other parameters than the profile's,
+    both go to a folder of their own, ``build_dir/profile-DIGITS``, so that what the profile itself
+    made stays.
 
     Args:
         notebooks: Their files, in the order in which they run.
@@ -56,7 +59,8 @@ def run_book(
         build_dir: The folder, which is made if need be.
         parameters: They go over the profile, in those notebooks that declare them.  Text is read as
             what the parameter is: ``{"languages": "fr,sw"}``.
-        report: Called with a line of text per notebook.
+        report: Called with a line of text per notebook, and one on the folder where it is of its
+            own.
         progress: Whether a bar is shown.
 
     Raises:
@@ -64,12 +68,15 @@ def run_book(
             cannot be read.
         NotebookFailed: A cell failed.  What comes after it does not run.
     """
-    build = Path(build_dir) / profile
     paths = [Path(path) for path in notebooks]
     declared, unreadable = _all_declared(paths)
     given = dict(parameters or {})
     if not unreadable:
         refuse_unknown(given, sorted({name for names in declared.values() for name in names}))
+    build = build_folder(build_dir, profile, given)
+    if given and report is not None:
+        listed = ", ".join(f"{name}={value}" for name, value in given.items())
+        report(f"Over profile {profile}: {listed}. Everything goes to {build}")
     runs = []
     for path, names in declared.items():
         results = {"output_dir": (build / "results").as_posix()}
@@ -87,6 +94,22 @@ def run_book(
     if unreadable:
         raise NotebookUnreadable("\n".join(unreadable))
     return runs
+
+
+def build_folder(
+    build_dir: str | Path, profile: str, parameters: Mapping[str, Any] | None = None
+) -> Path:
+    """The folder of a profile, or of a profile with other parameters.
+
+    Args:
+        build_dir: The folder of all.
+        profile: Name of the profile.
+        parameters: Those over the profile; as text or as what they are, it is the same folder.
+    """
+    if not parameters:
+        return Path(build_dir) / profile
+    read = {name: read_value(name, value) for name, value in parameters.items()}
+    return Path(build_dir) / f"{profile}-{digest(read)[:8]}"
 
 
 def _all_declared(paths: Sequence[Path]) -> tuple[dict[Path, list[str]], list[str]]:
@@ -118,7 +141,8 @@ def run_notebook(
 
     The kernel is that of this Python and works in the current folder.  A JSON file beside
     ``output`` tells by what it is up to date: the notebook, its parameters and the folders that
-    they name, this package, its libraries, and the ``requirements.lock`` above the notebook.
+    they name, this package, its libraries, and the ``requirements.lock`` above the notebook.  It
+    also tells what the run took, and on which machine.
 
     Args:
         path: The notebook.
@@ -130,7 +154,7 @@ def run_notebook(
 
     Raises:
         ValueError: A parameter, or a name in the profile, is not declared; the notebook cannot be
-            read.
+            read; the model must be converted first.
         NotebookFailed: A cell failed.  What ran is kept beside ``output`` as ``*.failed.ipynb``.
     """
     path, output = Path(path), Path(output)
@@ -146,15 +170,21 @@ def run_notebook(
     failed = output.with_suffix(".failed.ipynb")
     for old in (stamp, failed):
         old.unlink(missing_ok=True)
-    _prepare_model(effective)
+    check_model(effective.get("model"))  # at once, and not in a kernel a minute later
+    circumstances = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "cached_results": _cached_results(),
+        "preparation_seconds": round(_prepare_model(effective), 1),
+    }
     started = time.perf_counter()
     with written_beside(output) as running:
         peak_mb = _execute_or_keep(path, running, failed, effective, progress)
         executed = digest_of_file(running)
     run = Run(path.stem, round(time.perf_counter() - started, 1), round(peak_mb))
-    content = {"inputs": inputs, "parameters": effective, "output": executed, "run": asdict(run)}
+    made = {"inputs": inputs, "parameters": effective, "output": executed, "run": asdict(run)}
     with written_beside(stamp) as beside:
-        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        beside.write_text(json.dumps(made | circumstances, indent=1), encoding="utf-8")
     return run
 
 
@@ -208,13 +238,25 @@ def _up_to_date(output: Path, stamp: Path, inputs: str) -> Run | None:
         return None
 
 
-def _prepare_model(parameters: Mapping[str, Any]) -> None:
-    """Make the default model here, where its bars are seen: a kernel puts them on the page."""
+def _prepare_model(parameters: Mapping[str, Any]) -> float:
+    """Make the default model here, where its bars are seen: a kernel puts them on the page.
+
+    Returns:
+        The seconds it took: next to none where it was there.
+    """
+    started = time.perf_counter()
     if "model" in parameters:
         from ..models import loading  # here: it needs torch
 
         if parameters["model"] == loading.DEFAULT_MODEL:
             loading.default_checkpoint()
+    return time.perf_counter() - started
+
+
+def _cached_results() -> int:
+    """How many results are in the cache, because a run that finds some is faster."""
+    folder = cache_dir() / "results"
+    return sum(path.is_file() and path.suffix != ".files" for path in folder.rglob("*"))
 
 
 # -- execution -------------------------------------------------------------------------------------

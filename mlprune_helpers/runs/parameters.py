@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import datetime
 import difflib
+import re
 import sys
 import types
 import typing
@@ -29,6 +30,9 @@ ARMS = (
     "magnitude",
     "random",
 )
+
+#: Model ids whose weights are on the hub as a pickle file (``.bin``) only.
+_BIN_ONLY = re.compile(r"(?:facebook/)?(xglm-[\d.]+[MB])")
 
 
 class Domain(Protocol):
@@ -79,11 +83,15 @@ class Names:
         known: Returns the names there are, asked at every check: what a reader has declared by then
             is legal.
         besides: A name that is not enough by itself.
+        without: A name that may not be there.
+        may_be_empty: Whether no name at all is allowed.
         advice: How to get other names.
     """
 
     known: Callable[[], Collection[str]]
     besides: str | None = None
+    without: str | None = None
+    may_be_empty: bool = False
     advice: str = ""
 
     @property
@@ -93,12 +101,39 @@ class Names:
     @property
     def allowed(self) -> str:
         more = "" if self.besides is None else f", at least one besides {self.besides}"
-        return f"a list without repetition of {', '.join(self.known())}{more}{self.advice}"
+        if self.may_be_empty:
+            more += ", or an empty one: []"
+        return f"a list without repetition of {', '.join(self._names())}{more}{self.advice}"
 
     def fits(self, value: list[str]) -> bool:
         chosen = set(value)
-        enough = bool(chosen - {self.besides})
-        return enough and len(chosen) == len(value) and chosen <= set(self.known())
+        enough = self.may_be_empty or bool(chosen - {self.besides})
+        return enough and len(chosen) == len(value) and chosen <= set(self._names())
+
+    def _names(self) -> list[str]:
+        return [name for name in self.known() if name != self.without]
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of a few names.
+
+    Attributes:
+        names: All there are.
+    """
+
+    names: tuple[str, ...]
+
+    @property
+    def kind(self) -> object:
+        return str
+
+    @property
+    def allowed(self) -> str:
+        return " or ".join(map(repr, self.names))
+
+    def fits(self, value: str) -> bool:
+        return value in self.names
 
 
 @dataclass(frozen=True)
@@ -133,6 +168,14 @@ def _is_given(text: str | None) -> bool:
     return text is None or bool(text.strip())
 
 
+def _is_template(name: str) -> bool:
+    return any(name in task.templates for task in TASKS.values())
+
+
+def _anything(value: object) -> bool:
+    return True
+
+
 def _is_sparsity(sparsity: float | str) -> bool:
     parse_sparsity(sparsity)
     return True
@@ -146,6 +189,7 @@ DOMAINS: dict[str, Domain] = {
         _is_given,
     ),
     "languages": Names(LANGUAGES.keys, besides="en"),
+    "negative_controls": Names(LANGUAGES.keys, without="en", may_be_empty=True),
     "source": Value(str, "'builtin', 'hub', or a folder that exists", _is_source),
     "parallel": Value(
         str | None,
@@ -153,16 +197,33 @@ DOMAINS: dict[str, Domain] = {
         _is_given,
     ),
     "tasks": Names(TASKS.keys, advice="; or declare your own in TASKS, above the parameters"),
+    "template": Value(
+        str,
+        "the name of one of the tasks' templates: 'paper' or 'native', and of some 'published'",
+        _is_template,
+    ),
+    "split": Value(
+        str | None,
+        "the name of a split of the tasks, such as 'test', or none for each task's first",
+        _is_given,
+    ),
+    "reduction": OneOf(("mean", "sum")),
+    "span": OneOf(("full", "continuation")),
+    "limit": WholeNumber(1, none="all rows"),
     "arms": Names(_arms),
     "method": Value(str, "the name of a method in METHODS, such as 'wanda'", _is_method),
-    "n_prompts": WholeNumber(2),
-    "n_sentences": WholeNumber(2),
-    "shots": WholeNumber(1),
-    "max_new_tokens": WholeNumber(1),
-    "limit": WholeNumber(1, none="all rows"),
     "sparsity": Value(
         float | str, "a share from 0 to below 1, or 'n:m' such as '2:4'", _is_sparsity
     ),
+    "pooled": Value(bool, "true (one model for all pairs) or false (one for each)", _anything),
+    "n_prompts": WholeNumber(2),  # of each language pair
+    "shots": WholeNumber(1),
+    "separator": OneOf(("newline", "eos")),
+    "n_sentences": WholeNumber(2),
+    "max_new_tokens": WholeNumber(1),
+    "n_seeds": WholeNumber(1),
+    "n_draws": WholeNumber(10),  # with fewer no p-value is below 0.09
+    "n_placebos": WholeNumber(0),
     "seed": WholeNumber(0),
     "output_dir": Value(str, "the path of a folder, which is made if need be", _is_given),
 }
@@ -171,9 +232,10 @@ DOMAINS: dict[str, Domain] = {
 def check_parameters(namespace: dict[str, Any]) -> dict[str, Any]:
     """Check a notebook's parameters, in the cell after them.
 
-    Lists and numbers given as text are read: ``'["fr", "sw"]'``, ``'fr,sw'``, ``'1e-1'``.  If there
-    are ``source`` and ``languages``, the source must have what the notebook needs of it, English
-    included, so that an impossible combination is refused before a model is loaded.
+    Lists and numbers given as text are read: ``'["fr", "sw"]'``, ``'fr,sw'``, ``'1e-1'``.  What
+    does not go together is refused, before a model is loaded for it: a source must have all that
+    the notebook needs of it, in English, ``languages`` and ``negative_controls``; no language is in
+    both lists; the tasks have the template; the sentences are enough for the shots.
 
     Args:
         namespace: ``globals()``.  Its annotated names are the parameters (``limit: int = 60``).
@@ -184,7 +246,7 @@ def check_parameters(namespace: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: A value of another type or outside of its domain, with what is allowed; other
             plain data in ``namespace``, which papermill put there under a name that is not
-            declared; a source that lacks a language, a task or a set.
+            declared; values that do not go together, with the parameters to change.
 
     Example:
         >>> parameters = check_parameters(globals())
@@ -200,7 +262,11 @@ def check_parameters(namespace: dict[str, Any]) -> dict[str, Any]:
     for name, kind in kinds.items():
         if name in namespace:
             checked[name] = _checked(name, namespace[name], kind)
+    check_model(checked.get("model"))
+    _check_negative_controls(checked)
     _check_source(checked)
+    _check_template(checked)
+    _check_shots(checked)
     namespace["_parameters_checked"] = True
     return checked
 
@@ -288,6 +354,20 @@ def declared_names(statements: Iterable[ast.stmt]) -> set[str]:
     return {a.target.id for a in annotated if isinstance(a.target, ast.Name)}
 
 
+def read_value(name: str, value: object, annotated: Any = object) -> object:
+    """A value as the type of its parameter, where it can be read so, and else as it is.
+
+    Args:
+        name: Of the parameter.
+        value: As it was given, such as ``"fr,sw"``.
+        annotated: The type, if :data:`DOMAINS` has no parameter of this name.
+    """
+    kind = DOMAINS[name].kind if name in DOMAINS else annotated
+    with suppress(ValueError):
+        return _coerced(value, kind)
+    return value
+
+
 def _checked(name: str, value: object, annotated: Any) -> object:
     domain = DOMAINS.get(name)
     kind = annotated if domain is None else domain.kind
@@ -299,18 +379,112 @@ def _checked(name: str, value: object, annotated: Any) -> object:
     raise ValueError(f"{name} is {value!r}. Allowed: {allowed}.{_yaml_hint(value, kind)}")
 
 
+# -- what goes together ----------------------------------------------------------------------------
+
+
+def check_model(model: object) -> None:
+    """Refuse a model of the hub that must be converted before it can be used.
+
+    Args:
+        model: The parameter; what is no text is none.
+
+    Raises:
+        ValueError: With the command that converts it.
+    """
+    bin_only = _BIN_ONLY.fullmatch(model) if isinstance(model, str) else None
+    if bin_only is None or Path(str(model)).is_dir():
+        return
+    folder = bin_only[1]
+    hub_id = f"facebook/{folder}"
+    raise ValueError(
+        f"model is {model!r}, and there is no such folder here. On the hub {hub_id} is a pickle "
+        "file (.bin) only, which no chapter reads. Convert it once, and name the folder:\n"
+        f"  mlprune convert {hub_id} {folder} --revision COMMIT\n"
+        f"  mlprune run … -p model={folder}\n"
+        "COMMIT is the 40 hex digits of a commit of it that you trust; this lists the newest:\n"
+        f"  git ls-remote https://huggingface.co/{hub_id} HEAD"
+    )
+
+
+def _all_languages(parameters: Mapping[str, Any]) -> list[str]:
+    """All that a notebook needs texts in: English first, the negative controls last."""
+    named = [*parameters["languages"], *parameters.get("negative_controls", ())]
+    return ["en", *(language for language in named if language != "en")]
+
+
+def _check_negative_controls(parameters: Mapping[str, Any]) -> None:
+    languages = parameters.get("languages", ())
+    for control in parameters.get("negative_controls", ()):
+        if control in languages:
+            raise ValueError(
+                f"{control!r} is in languages and in negative_controls. A negative control is a "
+                "language that the model does not translate, and no average has it: leave "
+                f"{control!r} out of one of the two."
+            )
+
+
 def _check_source(parameters: Mapping[str, Any]) -> None:
     if not {"source", "languages"} <= parameters.keys():
         return
-    from ..data import sources  # here: the library under it takes half a second to load
+    from ..data import sources  # here, because not every notebook has a source
 
-    others = [language for language in parameters["languages"] if language != "en"]
     sources.check_source(
         parameters["source"],
-        ["en", *others],
+        _all_languages(parameters),
         parameters.get("tasks", ()),
         parameters.get("parallel"),
+        parameters.get("split"),
     )
+
+
+def _check_template(parameters: Mapping[str, Any]) -> None:
+    """See that each task can be asked so, in all languages."""
+    if not {"template", "tasks", "languages"} <= parameters.keys():
+        return
+    name = parameters["template"]
+    for task in parameters["tasks"]:
+        templates = TASKS[task].templates
+        if name not in templates:
+            raise ValueError(
+                f"template is {name!r}, and of tasks {task!r} has {', '.join(templates)}. Change "
+                "template or tasks."
+            )
+        by_language = templates[name]
+        if {"prompt", "choices"} & by_language.keys():
+            continue
+        missing = [code for code in _all_languages(parameters) if code not in by_language]
+        if missing:
+            raise ValueError(
+                f"template is {name!r}, which {task!r} does not have in {', '.join(missing)}, but "
+                f"in {', '.join(by_language)}. Change template, tasks or languages."
+            )
+
+
+def _check_shots(parameters: Mapping[str, Any]) -> None:
+    """See that a prompt can be filled once the sentences of the tests' prompt are set aside."""
+    if not {"source", "languages", "shots"} <= parameters.keys():
+        return
+    shots = parameters["shots"]
+    supply = _dev_sentences(parameters)
+    if supply is None or 2 * shots <= supply:
+        return
+    left = max(0, supply - shots)
+    raise ValueError(
+        f"shots is {shots}. There are {supply} sentences for prompts. Chapters set the first "
+        f"{min(shots, supply)} of them aside for the prompts of their tests, which leaves {left}, "
+        f"and one prompt needs {shots}. Allowed with these sentences: at most {supply // 2}."
+    )
+
+
+def _dev_sentences(parameters: Mapping[str, Any]) -> int | None:
+    """How many sentences there are to make prompts of; None if that would need a download."""
+    from ..data import sources
+
+    source, parallel = parameters["source"], parameters.get("parallel")
+    if source == "hub":
+        return sources.DEV_LINES.get(parallel or "ntrex")
+    languages = _all_languages(parameters)
+    return len(sources.load_parallel(languages, source, name=parallel, split="dev"))
 
 
 # -- from what was given to the type that is meant -------------------------------------------------

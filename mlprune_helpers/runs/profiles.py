@@ -44,7 +44,7 @@ def declared_parameters(path: Path) -> list[str]:
         if cell.cell_type != "code" or "parameters" not in cell.metadata.get("tags", []):
             continue
         try:
-            statements = ast.parse(_plain_python(cell.source)).body
+            statements = ast.parse(plain_python(cell.source)).body
         except SyntaxError as error:
             raise NotebookUnreadable(
                 f"{path.name}, cell {number} (tagged parameters), line {error.lineno}: "
@@ -54,14 +54,14 @@ def declared_parameters(path: Path) -> list[str]:
     return declared
 
 
-def _plain_python(source: str) -> str:
+def plain_python(source: str) -> str:
     """A cell as Python: IPython's commands become calls, ``%%time`` above it is left out."""
     # Here, because only who runs notebooks needs it; it is there with the kernel.
     from IPython.core.inputtransformer2 import TransformerManager
 
     cell_magic = re.match(r"\s*%%\w.*\n?", source)
     if cell_magic:
-        source = "\n" + source[cell_magic.end() :]
+        source = "pass\n" + source[cell_magic.end() :]  # lines keep their numbers
     return TransformerManager().transform_cell(source)
 
 

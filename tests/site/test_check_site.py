@@ -2,7 +2,7 @@
 
 import nbformat
 import pytest
-from check_site import check_notebook, check_site
+from check_site import check_notebook, check_published, check_site
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 GOOD = (
@@ -104,3 +104,25 @@ def test_planted_fault_in_a_notebook_is_found(tmp_path, cell, problem):
 
 def test_notebook_without_outputs_is_refused(tmp_path):
     assert notebook_of(tmp_path, ran(), ran()) == ["n.ipynb: no code cell has an output"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "problem"),
+    [
+        (new_code_cell("limit = 5", metadata={"tags": ["injected-parameters"]}), "injected cell"),
+        (ran(papermill={"status": "completed"}), "metadata of papermill"),
+    ],
+)
+def test_a_trace_of_the_run_in_a_published_notebook_is_found(tmp_path, cell, problem):
+    parameters = new_code_cell("limit: int = 5", metadata={"tags": ["parameters"]})
+    path = tmp_path / "site" / "_sources" / "n.ipynb"
+    path.parent.mkdir(parents=True)
+    nbformat.write(new_notebook(cells=[parameters, ran(TEXT)]), path)
+    (tmp_path / "site" / "index.html").write_text(GOOD.partition("<a")[0])
+    assert check_published(path) == check_site(tmp_path / "site", tmp_path) == []
+    nbformat.write(new_notebook(cells=[parameters, cell]), path)
+    (found,) = check_published(path)
+    assert found.startswith("n.ipynb, cell 2: ") and problem in found
+    assert check_site(tmp_path / "site", tmp_path) == [found]
+    nbformat.write(new_notebook(cells=[ran(TEXT)], metadata={"papermill": {}}), path)
+    assert check_published(path) == ["n.ipynb: metadata of papermill"]
