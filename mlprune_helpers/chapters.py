@@ -30,7 +30,6 @@ class Chapter:
         others: The languages but English: what averages are over.
         negative_controls: Languages that are shown beside the others and never averaged in, since
             the default model does not translate them.
-        first: The first of ``others``, for what is shown on one language.
         shown: The few sentences that every chapter's tests show as demonstrations.
         dev: All other sentences for prompts: to calibrate and to look at features.
         test: Sentences to measure on.
@@ -54,7 +53,7 @@ class Chapter:
 
     @property
     def first(self) -> str:
-        """The first language other than English."""
+        """The first of ``others``, for what is shown on one language."""
         return self.others[0]
 
     @property
