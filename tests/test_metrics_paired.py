@@ -207,17 +207,18 @@ def test_type_one_error(rng, n_languages):
 def test_what_is_detectable_is_detected_that_often(rng, n_groups, power):
     """The figure that comparisons state on average, planted as the truth.
 
-    Measured with 6000 data sets: 0.50 and 0.77 with 10 groups, 0.53 and 0.78 with 40.
+    With few groups a spread is often underestimated, so power is a little below what is stated:
+    of 10 groups 0.77 or 0.78 for 0.8.
     """
     stated = [
-        compared(values, groups=groups, n_resamples=50).detectable(power)
-        for values, groups, _ in (continuous_rows(rng, n_groups) for _ in range(800))
+        compared(values, groups=groups, n_resamples=20).detectable(power)
+        for values, groups, _ in (continuous_rows(rng, n_groups) for _ in range(2000))
     ]
-    n_found, n = 0, 1000
+    n_found, n = 0, 2000
     for k in range(n):
         values, groups, _ = continuous_rows(rng, n_groups, effect=np.mean(stated))
-        n_found += compared(values, groups=groups, n_resamples=600, seed=k).p_value <= 0.05
-    assert n_found / n == pytest.approx(power, abs=0.07)
+        n_found += compared(values, groups=groups, n_resamples=400, seed=k).p_value <= 0.05
+    assert n_found / n == pytest.approx(power, abs=0.06)
 
 
 def test_standard_error_is_the_spread_of_the_difference(rng):

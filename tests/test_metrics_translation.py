@@ -209,7 +209,7 @@ def test_type_one_error_of_a_comparison(metric, scores, n_sentences, rng):
 
 
 def test_power_of_a_comparison(rng):
-    """A planted difference (30 points of BLEU, 21 of chrF++) is found, both ways, with 20 sentences."""
+    """30 points of BLEU and 21 of chrF++ are found with 20 sentences, in either direction."""
     n_found, n = 0, 40
     for k in range(n):
         places = rng.choice(len(REFERENCES), 20, replace=False)
