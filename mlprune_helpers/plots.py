@@ -27,14 +27,19 @@ from numpy.typing import ArrayLike
 #: Width of every figure in inches.  Type of 12 points has 10 pixels on a phone then.
 _WIDTH = 5.8
 
-#: How many letters of a title, and of the other texts, fit into the width; and into an inch.
-_TITLE_LETTERS = 60
-_TEXT_LETTERS = 64
-_LEGEND_LETTERS = 58  # with 6 for each sample
-_LETTERS_AN_INCH = 10
+#: How many letters fit into the width as a title, and as a legend (with 6 for each sample).
+_TITLE_LETTERS = 56
+_LEGEND_LETTERS = 58
 
-#: How many letters of its name fit beside a vertical axis.
-_AXIS_LETTERS = 30
+#: How many letters fit as an axis's name: below a whole panel, below one that shares the width with
+#: the names of its rows, and along a vertical axis.
+_BELOW = 52
+_BELOW_ROWS = 40
+_BESIDE = 30
+
+#: How many letters of names along an axis go into an inch, and of a row's name beside its row.
+_LETTERS_AN_INCH = 10
+_ROW_LETTERS = 22
 
 #: Height of a line of text, in inches.
 _LINE = 0.24
@@ -135,7 +140,7 @@ def lines_by_layer(
     for (name, values), marker in zip(lines.items(), cycle(_MARKERS)):
         ax.plot(np.arange(len(values)), values, marker=marker, markersize=6, label=name)
     _draw_chance(ax, chance, chance_label)
-    ax.set(xlabel="layer", ylabel=_broken(ylabel, _AXIS_LETTERS), yscale="log" if log else "linear")
+    ax.set(xlabel="layer", ylabel=_broken(ylabel, _BESIDE), yscale="log" if log else "linear")
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10]))
     _finish(figure, ax, title)
     return ax
@@ -186,7 +191,7 @@ def lines_by_x(
         ax.plot(at, values, marker=marker, label=name)
     if dashed is not None:
         ax.plot(at, dashed, label=reference_label, **_REFERENCE_LINE)
-    ax.set(xlabel=_broken(xlabel), ylabel=_broken(ylabel, _AXIS_LETTERS))
+    ax.set(xlabel=_broken(xlabel, _BELOW), ylabel=_broken(ylabel, _BESIDE))
     _finish(figure, ax, title)
     return ax
 
@@ -216,9 +221,10 @@ def heatmap(
     _check_frame(values, "values")
     figure, ax = _one_panel(2.1 + 0.4 * len(values))
     look = {"cmap": _COLOURS, "fmt": ".2f", "linewidths": 0.3, "annot_kws": {"fontsize": 11}}
-    bar = {"label": _broken(label), "location": "bottom", "aspect": 40}
+    look |= {"xticklabels": False, "yticklabels": False}  # seaborn would lay them out for nothing
+    bar = {"label": _broken(label, _BELOW_ROWS), "location": "bottom", "aspect": 40}
     sns.heatmap(values, ax=ax, annot=annotate, cbar_kws=bar, **(look | options))
-    ax.set_yticks(ax.get_yticks(), [_broken(name, 20) for name in values.index], rotation=0)
+    _name_rows(ax, np.arange(len(values)) + 0.5, values.index)
     _name_places(ax, np.arange(len(values.columns)) + 0.5, values.columns, inches=4.2)
     _write_title(figure, title)
     return ax
@@ -324,7 +330,7 @@ def points_with_intervals(
         half = _SPREAD / len(names) / 2
         ax.hlines(frame[floor], at - half, at + half, label=floor_label, zorder=1, **_FLOOR)
     _draw_chance(ax, chance, chance_label)
-    ax.set(xlabel=x, ylabel=_broken(ylabel or y, _AXIS_LETTERS), xlim=(-0.5, len(places) - 0.5))
+    ax.set(xlabel=x, ylabel=_broken(ylabel or y, _BESIDE), xlim=(-0.5, len(places) - 0.5))
     _name_places(ax, range(len(places)), places)
     _draw_unbounded(ax, frame, at, low, high, upright=True)
     _finish(figure, ax, title, legend_title=hue)
@@ -366,8 +372,8 @@ def differences(
     errors = _error_bars(frame, value, low, high)
     ax.errorbar(frame[value], at, xerr=errors, fmt="o", capsize=4)
     ax.axvline(0, **_REFERENCE_LINE)
-    ax.set(xlabel=_broken(xlabel), ylim=(-0.7, len(frame) - 0.3))
-    ax.set_yticks(at, [_broken(name, 22) for name in frame[label]])
+    ax.set(xlabel=_broken(xlabel, _BELOW_ROWS), ylim=(-0.7, len(frame) - 0.3))
+    _name_rows(ax, at, frame[label])
     _draw_unbounded(ax, frame, at, low, high, upright=False)
     _write_title(figure, title)
     return ax
@@ -439,7 +445,7 @@ def arms_figure(
         ax.set(title=_broken(name, 16), ylim=(-0.6, len(arms) - 0.4))
         ax.xaxis.set_major_locator(MaxNLocator(3))
         _draw_unbounded(ax, part, at, low, high, upright=False)
-    axes[0].set_yticks(list(heights.values()), [_broken(name, 16) for name in heights])
+    _name_rows(axes[0], heights.values(), heights, letters=16)
     _name_together(figure, axes, xlabel)
     _finish(figure, axes[0], title)
     return axes[0]
@@ -496,8 +502,8 @@ def place_figure(
     errors = _error_bars(frame, "value", "low", "high")
     ax.errorbar(frame["value"], at, xerr=errors, label=specific_label, **look)
     _draw_reference(ax, reference, heights, reference_label)
-    ax.set(xlabel=_broken(xlabel), ylim=(-0.6, len(values) - 0.4))
-    ax.set_yticks(list(heights.values()), [_broken(name, 22) for name in heights])
+    ax.set(xlabel=_broken(xlabel, _BELOW_ROWS), ylim=(-0.6, len(values) - 0.4))
+    _name_rows(ax, heights.values(), heights)
     _draw_unbounded(ax, frame, at, "low", "high", upright=False)
     _finish(figure, ax, title)
     return ax
@@ -530,10 +536,11 @@ def coins(n_better: int, n_worse: int, *, title: str = "") -> Axes:
     chances = np.array([math.comb(n, int(k)) / 2**n for k in heads])
     uneven = np.abs(2 * heads - n) >= abs(2 * found - n)
     figure, ax = _one_panel(3.0)
-    ax.bar(heads[~uneven], chances[~uneven], width=0.9, color="0.75")
+    width = 0.9 if n < 60 else 1.0  # gaps of less than a pixel would shimmer
+    ax.bar(heads[~uneven], chances[~uneven], width=width, linewidth=0, color="0.75")
     chance = _percent(float(chances[uneven].sum()))
     label = f"at least as uneven as {n_better} to {n_worse}: {chance}"
-    ax.bar(heads[uneven], chances[uneven], width=0.9, color="C3", label=label)
+    ax.bar(heads[uneven], chances[uneven], width=width, linewidth=0, color="C3", label=label)
     above = chances[found] + 0.05 * chances.max()
     ax.plot(found, above, color="C0", marker="v", linestyle="none", label="what was found")
     shown = np.flatnonzero(chances > 1e-4 * chances.max())
@@ -575,7 +582,7 @@ def _panels(n: int, height: float, **options: Any) -> tuple[Figure, Sequence[Axe
 def _finish(figure: Figure, ax: Axes, title: str, *, legend_title: str = "") -> None:
     """The title above, the legend below: neither makes the figure wider, or its panels lower."""
     handles, labels = _points_first(*ax.get_legend_handles_labels())
-    labels = [_broken(label, _TEXT_LETTERS - 8) for label in labels]
+    labels = [_broken(label, _LEGEND_LETTERS - 6) for label in labels]
     columns = _legend_columns(labels)
     lines = math.ceil(len(labels) / columns) + bool(legend_title)
     figure.set_figheight(figure.get_figheight() + lines * _LINE)
@@ -610,7 +617,7 @@ def _name_together(figure: Figure, axes: Sequence[Axes], xlabel: str) -> None:
     assert grid is not None  # these are panels of one grid
     over_all = figure.add_subplot(grid[0, :], frameon=False, zorder=-1)
     over_all.tick_params(labelcolor="none", length=0)
-    over_all.set_xlabel(_broken(xlabel), labelpad=10)
+    over_all.set_xlabel(_broken(xlabel, _BELOW_ROWS), labelpad=10)
     over_all.set_yticks([])
     over_all.grid(False)
 
@@ -630,7 +637,7 @@ def _write_title(figure: Figure, title: str) -> None:
         figure.suptitle(lines, x=0.02, ha="left")
 
 
-def _broken(text: Hashable, letters: int = _TEXT_LETTERS) -> str:
+def _broken(text: Hashable, letters: int) -> str:
     """A text in lines of so many letters; a longer word stays whole."""
     return textwrap.fill(str(text), max(1, letters), break_long_words=False)
 
@@ -638,15 +645,45 @@ def _broken(text: Hashable, letters: int = _TEXT_LETTERS) -> str:
 def _name_places(
     ax: Axes, at: Iterable[float], names: Iterable[Hashable], inches: float = 4.9
 ) -> None:
-    """Names along the horizontal axis: in lines, or on a slant where a word is too long."""
+    """Names along the horizontal axis: in lines, or else on a slant, or else upright.
+
+    Args:
+        ax: The axes.
+        at: Where they stand.
+        names: What is written.
+        inches: How much room there is for all of them.
+    """
     names = list(names)
     letters = int(inches * _LETTERS_AN_INCH / len(names)) - 1
+    level = [_broken(name, letters) for name in names]
+    if all(len(line) <= letters for name in level for line in name.split("\n")):
+        ax.set_xticks(list(at), level, rotation=0)
+        return
+    turned = [_broken(name, _ROW_LETTERS) for name in names]
+    longest = max(len(line) for name in turned for line in name.split("\n"))
+    slant = 35 if not any("\n" in name for name in turned) else 90
+    room = math.sin(math.radians(slant)) * longest / _LETTERS_AN_INCH
+    figure = _figure_of(ax)
+    figure.set_figheight(figure.get_figheight() + room)
+    side: dict[str, Any] = {"ha": "right", "va": "center" if slant == 90 else "top"}
+    ax.set_xticks(list(at), turned, rotation=slant, rotation_mode="anchor", **side)
+
+
+def _name_rows(
+    ax: Axes, at: Iterable[float], names: Iterable[Hashable], letters: int = _ROW_LETTERS
+) -> None:
+    """Names beside rows; the figure gets higher where one has more than two lines."""
     broken = [_broken(name, letters) for name in names]
-    if all(len(line) <= letters for name in broken for line in name.split("\n")):
-        ax.set_xticks(list(at), broken, rotation=0)
-    else:
-        broken = [_broken(name, 22) for name in names]
-        ax.set_xticks(list(at), broken, rotation=35, ha="right", rotation_mode="anchor")
+    more_lines = max(0, max(name.count("\n") for name in broken) - 1)
+    figure = _figure_of(ax)
+    figure.set_figheight(figure.get_figheight() + more_lines * _LINE * len(broken))
+    ax.set_yticks(list(at), broken, rotation=0)
+
+
+def _figure_of(ax: Axes) -> Figure:
+    figure = ax.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure
 
 
 def _draw_chance(ax: Axes, chance: float | None, label: str) -> None:
@@ -717,7 +754,7 @@ def _check_unique(frame: pd.DataFrame, *columns: str) -> None:
     """That no two points would lie on one line."""
     counts = frame.groupby(list(columns), sort=False).size()
     for names, count in counts[counts > 1].items():
-        raise ValueError(f"frame has {count} rows for {' and '.join(map(repr, names))}; give one.")
+        raise ValueError(f"frame has {count} rows for {names}; give one.")
 
 
 def _for_each(

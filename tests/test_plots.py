@@ -8,7 +8,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.text import Text
 from scipy.stats import binomtest
 
 import mlprune_helpers
@@ -97,18 +96,11 @@ def bars(container):
     return [segment.tolist() for segment in collection.get_segments()]
 
 
-def outside(ax):
-    """Texts of a drawn figure that leave it."""
+def beyond(ax):
+    """How far what is drawn goes beyond the edges of the figure, in inches."""
     figure = drawn(ax).figure
-    texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
-    edges = figure.bbox.padded(1)
-    boxes = {text.get_text(): text.get_window_extent() for text in texts}
-    shown = {text: box for text, box in boxes.items() if box.width}
-    return [
-        text
-        for text, box in shown.items()
-        if not (edges.contains(box.x0, box.y0) and edges.contains(box.x1, box.y1))
-    ]
+    box = figure.get_tightbbox()
+    return max(-box.x0, -box.y0, box.x1 - figure.get_figwidth(), box.y1 - figure.get_figheight())
 
 
 def test_plots_are_part_of_the_package():
@@ -393,7 +385,7 @@ def test_arms_figure_refuses_what_it_would_leave_out():
         plots.arms_figure(ARMS, SEEDS.assign(arm="blocks"), xlabel="x")
     with pytest.raises(ValueError, match="Row 1 has no 'measure'"):
         plots.arms_figure(ARMS.assign(measure=["ranking", None] * 2), xlabel="x")
-    with pytest.raises(ValueError, match="2 rows for 'translation' and 'ranking'"):
+    with pytest.raises(ValueError, match="2 rows for .*translation.*ranking"):
         plots.arms_figure(pd.concat([ARMS, ARMS[:1]]), xlabel="x")
     assert not plt.get_fignums()
 
@@ -422,7 +414,8 @@ def test_place_figure():
         assert (np.abs(line.get_ydata() - height[name]) < 0.4).all()
         assert len(set(line.get_ydata())) == len(draws)  # equal draws are all seen
     (intact,) = [c for c in ax.collections if c.get_label() == "intact"]
-    assert [segment[0, 0] for segment in intact.get_segments()] == [3.0, 0.4]
+    found = {(segment[0, 0], segment[:, 1].mean()) for segment in intact.get_segments()}
+    assert found == {(3.0, height["French"]), (0.4, height["Swahili"])}
 
 
 def test_place_figure_with_one_reference():
@@ -448,7 +441,7 @@ def test_place_figure_refuses_what_it_would_leave_out():
 def test_coins(better, worse):
     ax = drawn(plots.coins(better, worse, title="T"))
     exact = binomtest(better, better + worse).pvalue  # the sign test
-    shaded = [c for c in ax.containers if "as uneven" in c.get_label()][0]
+    shaded = next(c for c in ax.containers if "as uneven" in c.get_label())
     assert sum(bar.get_height() for bar in shaded) == pytest.approx(exact)
     total = sum(bar.get_height() for container in ax.containers for bar in container)
     assert total == pytest.approx(1)
@@ -501,7 +494,7 @@ LONG = "mismatched pairs of sentences in several languages"
 def test_long_texts_stay_in_a_figure_as_wide_as_a_phone_can_show(draw):
     ax = draw()
     assert ax.figure.get_figwidth() == 5.8
-    assert outside(ax) == []
+    assert beyond(ax) < 0.02
 
 
 def test_type_can_be_read():
