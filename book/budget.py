@@ -11,11 +11,11 @@ from typing import Any
 #: What the default profile may take on two cores, in seconds.
 CHAPTER_BUDGET = 5 * 60
 BOOK_BUDGET = 20 * 60
-#: Where the page has the table, and where the built site gets what only the build itself can tell.
+#: Where the page has the table, and where the built site gets what only the build can tell.
 TABLE = "<!-- the table of budget.py -->"
-SITE_SECONDS = "@seconds-of-the-site@"
-TOTAL_TIME = "@time-of-all@"
-TOTAL_VERDICT = "@verdict-of-all@"
+SITE_SECONDS = "SECONDS-OF-THE-SITE"
+TOTAL_TIME = "TIME-OF-ALL"
+TOTAL_VERDICT = "VERDICT-ON-ALL"
 
 
 @dataclass(frozen=True)
@@ -141,5 +141,5 @@ def _time(seconds: float | None) -> str:
 
 
 def _verdict(seconds: float, budget: float) -> str:
-    within = "within" if seconds <= budget else "**over**"
+    within = "within" if seconds <= budget else "over"
     return f"{within} {budget // 60:.0f} minutes"

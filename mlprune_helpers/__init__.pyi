@@ -150,6 +150,10 @@ from .scoring import (
     Scored as Scored,
     score_choices as score_choices,
 )
+from .tables import (
+    Table as Table,
+    show_table as show_table,
+)
 from .translation import (
     right_language as right_language,
     self_translate as self_translate,

@@ -38,7 +38,7 @@ def test_each_chapter_and_all_steps_are_there():
     assert table["preparing the model"][0] == "1 min 20 s"
     assert table["building this site"][0] == "30 s"
     assert table["with set-up"][:2] == ["9 min 31 s", "within 20 minutes"]
-    assert "@" not in text
+    assert "-OF-" not in text and "-ON-" not in text
 
 
 def test_what_was_not_measured_is_not_made_up():
