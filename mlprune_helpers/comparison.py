@@ -289,19 +289,19 @@ def _compared_translations(
         _correct(rows)
         table += rows
     if all(e.hypotheses is not None for e in [*before, *after]):
-        rows = [_compared_by_chrf(*pair) for pair in zip(before, after)]
+        rows = [_compared_by_chrf(*pair, options) for pair in zip(before, after)]
         _correct(rows)
         table += rows
     return table
 
 
 def _compared_by_chrf(
-    before: TranslationEvaluation, after: TranslationEvaluation
+    before: TranslationEvaluation, after: TranslationEvaluation, options: dict[str, Any]
 ) -> dict[str, Any]:
     """The difference in chrF++ and its p-value; sentences are the units."""
     assert before.hypotheses is not None and after.hypotheses is not None
     table = metrics.compare_translations(
-        before.hypotheses, after.hypotheses, before.references, before.target
+        before.hypotheses, after.hypotheses, before.references, before.target, **options
     )
     chrf = table.set_index("metric").loc["chrf"]
     return {
