@@ -78,7 +78,7 @@ class Budget:
         lines = [
             _circumstances(self.profile, self.runs),
             "",
-            "| Step | Time | Against the budget | Memory | Results found in the cache |",
+            "| Step | Time | Against the budget | Memory | Results in the cache before |",
             "| --- | --: | --- | --: | --: |",
             *map(_chapter_row, self.runs),
             f"| **all chapters** | **{_time(chapters)}** | | **{_memory(memory)}** | |",
@@ -123,8 +123,9 @@ def _circumstances(profile: str, runs: Sequence[Measured]) -> str:
 
 def _chapter_row(run: Measured) -> str:
     verdict = _verdict(run.seconds, CHAPTER_BUDGET)
+    name = run.chapter.replace("_", " ")  # which breaks into lines on a phone
     return (
-        f"| [{run.chapter}](../notebooks/{run.chapter}.ipynb) | {_time(run.seconds)} | {verdict} "
+        f"| [{name}](../notebooks/{run.chapter}.ipynb) | {_time(run.seconds)} | {verdict} "
         f"| {_memory(run.peak_mb)} | {run.cached_results:,} |"
     )
 

@@ -19,6 +19,7 @@ from .chapters import (
 )
 from .comparison import (
     compare as compare,
+    comparison_from as comparison_from,
     summarise as summarise,
 )
 from .data.examples import checked_examples as checked_examples

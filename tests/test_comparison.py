@@ -504,3 +504,15 @@ def test_only_like_translations_are_compared(rng):
             mh.summarise(mixed)
     with pytest.raises(TypeError, match="one TranslationEvaluation; a list"):
         mh.summarise(one)
+
+
+def test_a_row_of_the_table_is_a_comparison_again(rng):
+    before = [made(language, rng.random(60) < 0.4) for language in ("en", "fr")]
+    after = [made(language, rng.random(60) < 0.6) for language in ("en", "fr")]
+    table = mh.compare(before, after)
+    right = [(e.predictions == e.labels).astype(float) for e in (before[1], after[1])]
+    by_hand = mh.paired_bootstrap(*right, groups=before[1].groups)
+    assert mh.comparison_from(table, "accuracy", "fr") == by_hand
+    assert mh.comparison_from(table, "accuracy").difference == by_hand.difference
+    with pytest.raises(ValueError, match="rows: en, fr, average"):
+        mh.comparison_from(table, "accuracy", "sw")
