@@ -24,8 +24,19 @@ FIELDS = {
     "nli": ("premise", "hypothesis"),
     "reviews": ("text",),
     "stories": ("premise", "choice1", "choice2"),
+    "topics": ("text",),
 }
-ROWS = {"nli": 90, "reviews": 80, "stories": 80}
+ROWS = {"nli": 90, "reviews": 80, "stories": 80, "topics": 120}
+#: What would name one of the topics: its label, words of the same stem, and the native label.
+TOPIC_WORDS = {
+    "en": r"\b(sport|politi|health|scien|travel|food)",
+    "fr": r"\b(sport|politi|sant[ée]|sanitaire|scien|voyag|aliment|nourri)",
+    "es": r"\b(deport|pol[ií]tic|salud|sanitari|cien(ci|tí)|viaj|comida|aliment)",
+    "de": r"(?<!tran)sport|\bpoliti|gesund|wissenschaft|\b(ab|an|ein|rück|ver)?reis(e|t)|(^|\W|abend|mittag)essen\b|gegessen",
+    "zh": "体育|运动|政治|健康|卫生|科学|旅行|旅游|旅客|饮食|食物|食品|美食",
+    "hi": r"खेल|राजनी|राजनै|सियास|स्वास्थ्य|सेहत|स्वस्थ|विज्ञान|वैज्ञानिक|यात्र|भोजन|\bखान[ाे]\b",
+    "sw": "mchezo|michezo|siasa|afya|sayansi|safari|safiri|chakula|vyakula",
+}
 SCRIPTS = {"zh": "CJK UNIFIED", "hi": "DEVANAGARI"}
 ENDS = {"zh": "。？！”", "hi": '।?!"”'}
 
@@ -130,11 +141,13 @@ def test_stories_are_balanced_by_question_and_label():
     )
 
 
-@pytest.mark.parametrize("task", ["reviews", "stories"])
+@pytest.mark.parametrize("task", ["reviews", "stories", "topics"])
 def test_labels_follow_no_pattern(task):
-    """A share of changes between neighbours of 0.5 is chance; 79 pairs, SE 0.056."""
+    """As many changes between neighbours as chance has, within 3 standard errors."""
     labels = np.array(mh.load_task(task, "en")["label"])
-    assert 0.33 < (labels[1:] != labels[:-1]).mean() < 0.67
+    chance = 1 - 1 / len(mh.TASKS[task].labels)
+    error = np.sqrt(chance * (1 - chance) / (len(labels) - 1))
+    assert abs((labels[1:] != labels[:-1]).mean() - chance) < 3 * error
     assert max(len(list(run)) for _, run in itertools.groupby(labels)) <= 8
 
 
@@ -410,6 +423,34 @@ def test_review_labels_are_not_told_by_length(language):
     )
     accuracies = [((lengths >= cut) == labels).mean() for cut in np.unique(lengths)]
     assert max(max(accuracies), 1 - min(accuracies)) < 0.66
+
+
+def test_topic_texts_are_of_a_length():
+    lengths = [length(text, "en") for text in mh.load_task("topics", "en")["text"]]
+    assert not [n for n in lengths if not 15 <= n <= 35]
+
+
+@every_language
+def test_topics_are_not_told_by_length(language):
+    """Nearest mean length, each text left out in turn: chance 1/6, SE 0.034."""
+    rows = mh.load_task("topics", language)
+    lengths = np.array([length(text, language) for text in rows["text"]])
+    labels = np.array(rows["label"])
+    right = 0
+    for held in range(len(labels)):
+        others = np.arange(len(labels)) != held
+        means = [lengths[others & (labels == label)].mean() for label in range(6)]
+        right += np.abs(np.array(means) - lengths[held]).argmin() == labels[held]
+    assert right / len(labels) < 1 / 6 + 3 * 0.034
+
+
+@every_language
+def test_topics_are_not_named_in_any_text(language):
+    """Not in their own texts, where it would be an answer, nor in others, where it would mislead."""
+    named = re.compile(TOPIC_WORDS[language], re.IGNORECASE)
+    words_of_choices = mh.TASKS["topics"].templates["native"][language]["choices"]
+    assert all(named.search(word) for word in words_of_choices)  # the pattern knows them
+    assert not [text for text in mh.load_task("topics", language)["text"] if named.search(text)]
 
 
 @every_language
