@@ -11,11 +11,11 @@ from typing import Any
 #: What the default profile may take on two cores, in seconds.
 CHAPTER_BUDGET = 5 * 60
 BOOK_BUDGET = 20 * 60
-#: Where the page has the table, and where the built site gets what only the build itself can tell.
+#: Where the page has the table, and where the built site gets what only the build can tell.
 TABLE = "<!-- the table of budget.py -->"
-SITE_SECONDS = "@seconds-of-the-site@"
-TOTAL_TIME = "@time-of-all@"
-TOTAL_VERDICT = "@verdict-of-all@"
+SITE_SECONDS = "SECONDS-OF-THE-SITE"
+TOTAL_TIME = "TIME-OF-ALL"
+TOTAL_VERDICT = "VERDICT-ON-ALL"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Budget:
         lines = [
             _circumstances(self.profile, self.runs),
             "",
-            "| Step | Time | Against the budget | Memory | Results found in the cache |",
+            "| Step | Time | Against the budget | Memory | Results in the cache before |",
             "| --- | --: | --- | --: | --: |",
             *map(_chapter_row, self.runs),
             f"| **all chapters** | **{_time(chapters)}** | | **{_memory(memory)}** | |",
@@ -123,8 +123,9 @@ def _circumstances(profile: str, runs: Sequence[Measured]) -> str:
 
 def _chapter_row(run: Measured) -> str:
     verdict = _verdict(run.seconds, CHAPTER_BUDGET)
+    name = run.chapter.replace("_", " ")  # which breaks into lines on a phone
     return (
-        f"| [{run.chapter}](../notebooks/{run.chapter}.ipynb) | {_time(run.seconds)} | {verdict} "
+        f"| [{name}](../notebooks/{run.chapter}.ipynb) | {_time(run.seconds)} | {verdict} "
         f"| {_memory(run.peak_mb)} | {run.cached_results:,} |"
     )
 
@@ -141,5 +142,5 @@ def _time(seconds: float | None) -> str:
 
 
 def _verdict(seconds: float, budget: float) -> str:
-    within = "within" if seconds <= budget else "**over**"
+    within = "within" if seconds <= budget else "over"
     return f"{within} {budget // 60:.0f} minutes"

@@ -19,6 +19,7 @@ from .chapters import (
 )
 from .comparison import (
     compare as compare,
+    comparison_from as comparison_from,
     summarise as summarise,
 )
 from .data.examples import checked_examples as checked_examples
@@ -149,6 +150,10 @@ from .runs.results import (
 from .scoring import (
     Scored as Scored,
     score_choices as score_choices,
+)
+from .tables import (
+    Table as Table,
+    show_table as show_table,
 )
 from .translation import (
     right_language as right_language,

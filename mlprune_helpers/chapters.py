@@ -93,7 +93,9 @@ class Chapter:
 
     def rows(self, task: str, language: str, **options: Any) -> Dataset:
         """Rows of a task, as many as ``limit`` says, and recorded as what the results rest on."""
-        settings = {name: self.parameters.get(name) for name in ("limit", "split", "seed")}
+        settings: dict[str, Any] = {
+            name: self.parameters.get(name) for name in ("limit", "split", "seed")
+        }
         rows = load_task(task, language, self.parameters["source"], **settings | options)
         self.data[f"rows of {task} in {language}"] = rows
         return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 from . import metrics
 from .data.tasks import declared_task
 from .evaluation import Evaluation
+from .metrics import Comparison
 from .ranking import NothingToRank, RankingUnits
 from .translation_evaluation import TranslationEvaluation
 
@@ -127,6 +129,31 @@ def compare(
         pairs = _of_task(before), _of_task(after)
         rows = _compared(*pairs, average_over=average_over, options=options)
     return pd.DataFrame(rows)
+
+
+def comparison_from(table: pd.DataFrame, measure: str, where: str = "average") -> Comparison:
+    """One row of what :func:`compare` returns, as the :class:`Comparison` that it came from.
+
+    Args:
+        table: From :func:`compare`.
+        measure: Such as ``"ranking"`` or ``"from_the_source"``.
+        where: The language, ``"average"``, or of translations the direction, such as ``"fr→en"``.
+
+    Returns:
+        It can be told in words: see :meth:`Comparison.text` and :func:`judged`.
+
+    Raises:
+        ValueError: The table has no such row.
+    """
+    place = "direction" if "direction" in table.columns else "language"
+    rows = table[(table["measure"] == measure) & (table[place] == where)]
+    if len(rows) != 1:
+        raise ValueError(
+            f"There is no row of measure {measure!r} in {where!r}; measures: "
+            f"{', '.join(pd.unique(table['measure']))}; rows: {', '.join(pd.unique(table[place]))}."
+        )
+    row = rows.iloc[0]
+    return Comparison(**{field.name: row[field.name] for field in fields(Comparison)})
 
 
 # -- tasks -----------------------------------------------------------------------------------------
@@ -289,19 +316,19 @@ def _compared_translations(
         _correct(rows)
         table += rows
     if all(e.hypotheses is not None for e in [*before, *after]):
-        rows = [_compared_by_chrf(*pair) for pair in zip(before, after)]
+        rows = [_compared_by_chrf(*pair, options) for pair in zip(before, after)]
         _correct(rows)
         table += rows
     return table
 
 
 def _compared_by_chrf(
-    before: TranslationEvaluation, after: TranslationEvaluation
+    before: TranslationEvaluation, after: TranslationEvaluation, options: dict[str, Any]
 ) -> dict[str, Any]:
     """The difference in chrF++ and its p-value; sentences are the units."""
     assert before.hypotheses is not None and after.hypotheses is not None
     table = metrics.compare_translations(
-        before.hypotheses, after.hypotheses, before.references, before.target
+        before.hypotheses, after.hypotheses, before.references, before.target, **options
     )
     chrf = table.set_index("metric").loc["chrf"]
     return {

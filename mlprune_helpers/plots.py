@@ -8,10 +8,10 @@ dark and keeps the hues.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import cycle
-from math import comb
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -19,17 +19,30 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-#: Width of every figure in inches.  A phone shows 6.2 inches at 78 % of the size of print.
-_WIDTH = 6.2
+#: Width of every figure in inches.  Type of 12 points has 10 pixels on a phone then.
+_WIDTH = 5.8
 
-#: How many letters of a title, and of the other texts, fit into the width; and into an inch.
-_TITLE_LETTERS = 54
-_TEXT_LETTERS = 60
+#: How many letters fit into the width as a title, and as a legend (with 6 for each sample).
+_TITLE_LETTERS = 56
+_LEGEND_LETTERS = 58
+
+#: How many letters fit as an axis's name: below a whole panel, below one that shares the width with
+#: the names of its rows, and along a vertical axis.
+_BELOW = 52
+_BELOW_ROWS = 40
+_BESIDE = 30
+
+#: How many letters of names along an axis go into an inch, and of a row's name beside its row.
 _LETTERS_AN_INCH = 10
+_ROW_LETTERS = 22
+
+#: Height of a line of text, in inches.
+_LINE = 0.24
 
 #: Lines and points are told apart without colour too.
 _MARKERS = "osD^vPX*hd"
@@ -43,6 +56,9 @@ _DRAW: dict[str, Any] = {"color": "0.55", "marker": "o", "markersize": 6, "lines
 
 #: How far an interval goes that has no end: to the edge, dotted.
 _UNBOUNDED: dict[str, Any] = {"color": "0.3", "linestyle": ":", "linewidth": 1.8, "zorder": 1}
+
+#: From the ground's colour to one far from it: large numbers stand out on light and on dark.
+_COLOURS = "Blues"
 
 #: The part of a place on the horizontal axis over which its points are spread.
 _SPREAD = 0.7
@@ -63,7 +79,7 @@ def _style() -> dict[str, Any]:
     return {
         "figure.facecolor": "white",
         "savefig.facecolor": "white",
-        "figure.figsize": (_WIDTH, 4.0),
+        "figure.figsize": (_WIDTH, 3.8),
         "figure.dpi": 100,
         "figure.constrained_layout.use": True,  # nothing leaves the figure, so none gets wider
         "font.size": 12,
@@ -124,7 +140,7 @@ def lines_by_layer(
     for (name, values), marker in zip(lines.items(), cycle(_MARKERS)):
         ax.plot(np.arange(len(values)), values, marker=marker, markersize=6, label=name)
     _draw_chance(ax, chance, chance_label)
-    ax.set(xlabel="layer", ylabel=_broken(ylabel, 36), yscale="log" if log else "linear")
+    ax.set(xlabel="layer", ylabel=_broken(ylabel, _BESIDE), yscale="log" if log else "linear")
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10]))
     _finish(figure, ax, title)
     return ax
@@ -162,6 +178,8 @@ def lines_by_x(
     """
     _check_some(series, "series", "line")
     at = _row_of_numbers(x, "x", "a place")
+    if reference is not None and reference_label in series:
+        raise ValueError(f"{reference_label!r} is the name of the reference and of a line.")
     named = dict(series) if reference is None else {**series, reference_label: reference}
     lines = {name: _row_of_numbers(values, name, "a place") for name, values in named.items()}
     for name, values in lines.items():
@@ -173,7 +191,7 @@ def lines_by_x(
         ax.plot(at, values, marker=marker, label=name)
     if dashed is not None:
         ax.plot(at, dashed, label=reference_label, **_REFERENCE_LINE)
-    ax.set(xlabel=_broken(xlabel), ylabel=_broken(ylabel, 36))
+    ax.set(xlabel=_broken(xlabel, _BELOW), ylabel=_broken(ylabel, _BESIDE))
     _finish(figure, ax, title)
     return ax
 
@@ -201,12 +219,13 @@ def heatmap(
         ValueError: It is empty.
     """
     _check_frame(values, "values")
-    figure, ax = _one_panel(2.2 + 0.42 * len(values))
-    look = {"cmap": "viridis", "fmt": ".2f", "linewidths": 0.3, "annot_kws": {"fontsize": 11}}
-    bar = {"label": _broken(label), "location": "bottom", "aspect": 40}
+    figure, ax = _one_panel(2.1 + 0.4 * len(values))
+    look = {"cmap": _COLOURS, "fmt": ".2f", "linewidths": 0.3, "annot_kws": {"fontsize": 11}}
+    look |= {"xticklabels": False, "yticklabels": False}  # seaborn would lay them out for nothing
+    bar = {"label": _broken(label, _BELOW_ROWS), "location": "bottom", "aspect": 40}
     sns.heatmap(values, ax=ax, annot=annotate, cbar_kws=bar, **(look | options))
-    ax.set_yticks(ax.get_yticks(), [_broken(name, 20) for name in values.index], rotation=0)
-    _name_places(ax, np.arange(len(values.columns)) + 0.5, values.columns, inches=4.6)
+    _name_rows(ax, np.arange(len(values)) + 0.5, values.index)
+    _name_places(ax, np.arange(len(values.columns)) + 0.5, values.columns, inches=4.2)
     _write_title(figure, title)
     return ax
 
@@ -249,7 +268,7 @@ def _draw_matrix(ax: Axes, pixels: np.ndarray) -> None:
         colours = np.where(pixels[..., None], orange(1.0), (1.0, 1.0, 1.0, 1.0))
         ax.imshow(colours, **look)
     else:
-        image = ax.imshow(pixels, cmap="viridis", **look)
+        image = ax.imshow(pixels, cmap=_COLOURS, **look)
         ax.figure.colorbar(image, ax=ax, location="bottom", ticks=MaxNLocator(2))
     ax.grid(False)
 
@@ -311,7 +330,7 @@ def points_with_intervals(
         half = _SPREAD / len(names) / 2
         ax.hlines(frame[floor], at - half, at + half, label=floor_label, zorder=1, **_FLOOR)
     _draw_chance(ax, chance, chance_label)
-    ax.set(xlabel=x, ylabel=_broken(ylabel or y, 36), xlim=(-0.5, len(places) - 0.5))
+    ax.set(xlabel=x, ylabel=_broken(ylabel or y, _BESIDE), xlim=(-0.5, len(places) - 0.5))
     _name_places(ax, range(len(places)), places)
     _draw_unbounded(ax, frame, at, low, high, upright=True)
     _finish(figure, ax, title, legend_title=hue)
@@ -348,13 +367,13 @@ def differences(
     """
     _check_frame(frame, "frame", label, value, low, high)
     _check_named(frame, label)
-    figure, ax = _one_panel(1.3 + 0.5 * len(frame))
+    figure, ax = _one_panel(1.0 + 0.5 * len(frame))
     at = np.arange(len(frame))[::-1]
     errors = _error_bars(frame, value, low, high)
     ax.errorbar(frame[value], at, xerr=errors, fmt="o", capsize=4)
     ax.axvline(0, **_REFERENCE_LINE)
-    ax.set(xlabel=_broken(xlabel), ylim=(-0.7, len(frame) - 0.3))
-    ax.set_yticks(at, [_broken(name, 22) for name in frame[label]])
+    ax.set(xlabel=_broken(xlabel, _BELOW_ROWS), ylim=(-0.7, len(frame) - 0.3))
+    _name_rows(ax, at, frame[label])
     _draw_unbounded(ax, frame, at, low, high, upright=False)
     _write_title(figure, title)
     return ax
@@ -408,11 +427,12 @@ def arms_figure(
         _check_frame(seeds, "seeds", arm, measure, value)
         for column in (arm, measure):
             _check_known(seeds[column], frame[column], f"{column!r} of seeds")
+    _check_unique(frame, arm, measure)
     arms = list(pd.unique(frame[arm]))
     measures = list(pd.unique(frame[measure]))
     lines = _for_each(reference, measures, "reference")
     heights = {name: height for height, name in enumerate(reversed(arms))}
-    figure, axes = _panels(len(measures), 1.9 + 0.55 * len(arms), sharey=True)
+    figure, axes = _panels(len(measures), 1.4 + 0.55 * len(arms), sharey=True)
     for ax, name in zip(axes, measures):
         part = frame[frame[measure] == name]
         at = part[arm].map(heights)
@@ -425,8 +445,8 @@ def arms_figure(
         ax.set(title=_broken(name, 16), ylim=(-0.6, len(arms) - 0.4))
         ax.xaxis.set_major_locator(MaxNLocator(3))
         _draw_unbounded(ax, part, at, low, high, upright=False)
-    axes[0].set_yticks(list(heights.values()), [_broken(name, 16) for name in heights])
-    figure.supxlabel(_broken(xlabel), fontsize=plt.rcParams["axes.labelsize"])
+    _name_rows(axes[0], heights.values(), heights, letters=16)
+    _name_together(figure, axes, xlabel)
     _finish(figure, axes[0], title)
     return axes[0]
 
@@ -465,10 +485,12 @@ def place_figure(
             ``reference`` is not one of ``values``, or is missing from ``reference``.
     """
     _check_some(values, "values", "row")
+    if isinstance(reference, Mapping):
+        _for_each(reference, list(values), "reference")
     draws = {name: _row_of_numbers(row[1], name, "a draw") for name, row in values.items()}
     ends = {name: (np.nan, np.nan) for name in values} | dict(intervals or {})
     _check_known(ends, values, "a label of intervals")
-    figure, ax = _one_panel(1.9 + 0.62 * len(values))
+    figure, ax = _one_panel(0.9 + 0.62 * len(values))
     heights = {name: height for height, name in enumerate(reversed(list(values)))}
     for name, row in draws.items():
         label = draws_label if name == next(iter(values)) else None
@@ -480,8 +502,8 @@ def place_figure(
     errors = _error_bars(frame, "value", "low", "high")
     ax.errorbar(frame["value"], at, xerr=errors, label=specific_label, **look)
     _draw_reference(ax, reference, heights, reference_label)
-    ax.set(xlabel=_broken(xlabel), ylim=(-0.6, len(values) - 0.4))
-    ax.set_yticks(list(heights.values()), [_broken(name, 22) for name in heights])
+    ax.set(xlabel=_broken(xlabel, _BELOW_ROWS), ylim=(-0.6, len(values) - 0.4))
+    _name_rows(ax, heights.values(), heights)
     _draw_unbounded(ax, frame, at, "low", "high", upright=False)
     _finish(figure, ax, title)
     return ax
@@ -511,15 +533,16 @@ def coins(n_better: int, n_worse: int, *, title: str = "") -> Axes:
     if not n:
         raise ValueError("Nothing changed, so there is no coin to throw; leave the figure out.")
     heads = np.arange(n + 1)
-    chances = np.array([comb(n, int(k)) / 2**n for k in heads])
+    chances = np.array([math.comb(n, int(k)) / 2**n for k in heads])
     uneven = np.abs(2 * heads - n) >= abs(2 * found - n)
-    figure, ax = _one_panel(3.6)
-    ax.bar(heads[~uneven], chances[~uneven], width=0.9, color="0.75", label="more even")
-    label = (
-        f"at least as uneven as {n_better} : {n_worse}, chance {_percent(chances[uneven].sum())}"
-    )
-    ax.bar(heads[uneven], chances[uneven], width=0.9, color="C3", label=label)
-    ax.plot(found, chances[found], color="C0", marker="v", linestyle="none", label="found")
+    figure, ax = _one_panel(3.0)
+    width = 0.9 if n < 60 else 1.0  # gaps of less than a pixel would shimmer
+    ax.bar(heads[~uneven], chances[~uneven], width=width, linewidth=0, color="0.75")
+    chance = _percent(float(chances[uneven].sum()))
+    label = f"at least as uneven as {n_better} to {n_worse}: {chance}"
+    ax.bar(heads[uneven], chances[uneven], width=width, linewidth=0, color="C3", label=label)
+    above = chances[found] + 0.05 * chances.max()
+    ax.plot(found, above, color="C0", marker="v", linestyle="none", label="what was found")
     shown = np.flatnonzero(chances > 1e-4 * chances.max())
     edges = min(shown[0], found, n - found) - 0.7, max(shown[-1], found, n - found) + 0.7
     ax.set(xlabel=f"heads in {n} tosses of a fair coin", ylabel="chance", xlim=edges)
@@ -529,8 +552,10 @@ def coins(n_better: int, n_worse: int, *, title: str = "") -> Axes:
 
 
 def _percent(chance: float) -> str:
-    """A chance in percent, with two digits that count."""
-    return "below 0.1 %" if chance < 0.001 else f"{100 * chance:.3g} %"
+    """A chance in percent, with the digits that count."""
+    if chance < 0.001:
+        return "below 0.1 %"
+    return f"{100 * chance:.1f} %" if chance < 0.1 else f"{100 * chance:.0f} %"
 
 
 def _scattered(n: int) -> np.ndarray:
@@ -542,7 +567,8 @@ def _scattered(n: int) -> np.ndarray:
 # -- parts -----------------------------------------------------------------------------------------
 
 
-def _one_panel(height: float = 4.0) -> tuple[Figure, Axes]:
+def _one_panel(height: float = 3.3) -> tuple[Figure, Axes]:
+    """One panel; title and legend add to the height."""
     return plt.subplots(figsize=(_WIDTH, height), layout="constrained")
 
 
@@ -554,11 +580,12 @@ def _panels(n: int, height: float, **options: Any) -> tuple[Figure, Sequence[Axe
 
 
 def _finish(figure: Figure, ax: Axes, title: str, *, legend_title: str = "") -> None:
-    """The title above, the legend below: neither makes the figure wider."""
-    handles, labels = ax.get_legend_handles_labels()
-    labels = [_broken(label, _TEXT_LETTERS - 8) for label in labels]
-    longest = max(len(line) for label in labels for line in label.split("\n"))
-    columns = min(len(labels), max(1, _TEXT_LETTERS // (longest + 6)))
+    """The title above, the legend below: neither makes the figure wider, or its panels lower."""
+    handles, labels = _points_first(*ax.get_legend_handles_labels())
+    labels = [_broken(label, _LEGEND_LETTERS - 6) for label in labels]
+    columns = _legend_columns(labels)
+    lines = math.ceil(len(labels) / columns) + bool(legend_title)
+    figure.set_figheight(figure.get_figheight() + lines * _LINE)
     figure.legend(
         handles,
         labels,
@@ -571,28 +598,92 @@ def _finish(figure: Figure, ax: Axes, title: str, *, legend_title: str = "") -> 
     _write_title(figure, title)
 
 
+def _legend_columns(labels: Sequence[str]) -> int:
+    """The most columns that fit into the width; they are filled one after the other."""
+    widths = [6 + max(map(len, label.split("\n"))) for label in labels]
+    for columns in range(len(labels), 1, -1):
+        parts = np.array_split(widths, columns)
+        if sum(part.max() for part in parts) <= _LEGEND_LETTERS:
+            return columns
+    return 1
+
+
+def _name_together(figure: Figure, axes: Sequence[Axes], xlabel: str) -> None:
+    """One name below the horizontal axes of all panels, by an empty panel over them.
+
+    A figure's own name for them would overlap a legend below the figure.
+    """
+    grid = axes[0].get_gridspec()
+    assert grid is not None  # these are panels of one grid
+    over_all = figure.add_subplot(grid[0, :], frameon=False, zorder=-1)
+    over_all.tick_params(labelcolor="none", length=0)
+    over_all.set_xlabel(_broken(xlabel, _BELOW_ROWS), labelpad=10)
+    over_all.set_yticks([])
+    over_all.grid(False)
+
+
+def _points_first(handles: list[Any], labels: list[str]) -> tuple[list[Any], list[str]]:
+    """Points with intervals before what they are compared with; matplotlib names lines first."""
+    order = sorted(
+        range(len(handles)), key=lambda one: not isinstance(handles[one], ErrorbarContainer)
+    )
+    return [handles[one] for one in order], [labels[one] for one in order]
+
+
 def _write_title(figure: Figure, title: str) -> None:
     if title:
-        figure.suptitle(_broken(title, _TITLE_LETTERS), x=0.02, ha="left")
+        lines = _broken(title, _TITLE_LETTERS)
+        figure.set_figheight(figure.get_figheight() + _LINE * (1 + lines.count("\n")))
+        figure.suptitle(lines, x=0.02, ha="left")
 
 
-def _broken(text: Hashable, letters: int = _TEXT_LETTERS) -> str:
+def _broken(text: Hashable, letters: int) -> str:
     """A text in lines of so many letters; a longer word stays whole."""
     return textwrap.fill(str(text), max(1, letters), break_long_words=False)
 
 
 def _name_places(
-    ax: Axes, at: Iterable[float], names: Iterable[Hashable], inches: float = 5.3
+    ax: Axes, at: Iterable[float], names: Iterable[Hashable], inches: float = 4.9
 ) -> None:
-    """Names along the horizontal axis: in lines, or on a slant where a word is too long."""
+    """Names along the horizontal axis: in lines, or else on a slant, or else upright.
+
+    Args:
+        ax: The axes.
+        at: Where they stand.
+        names: What is written.
+        inches: How much room there is for all of them.
+    """
     names = list(names)
     letters = int(inches * _LETTERS_AN_INCH / len(names)) - 1
+    level = [_broken(name, letters) for name in names]
+    if all(len(line) <= letters for name in level for line in name.split("\n")):
+        ax.set_xticks(list(at), level, rotation=0)
+        return
+    turned = [_broken(name, _ROW_LETTERS) for name in names]
+    longest = max(len(line) for name in turned for line in name.split("\n"))
+    slant = 35 if not any("\n" in name for name in turned) else 90
+    room = math.sin(math.radians(slant)) * longest / _LETTERS_AN_INCH
+    figure = _figure_of(ax)
+    figure.set_figheight(figure.get_figheight() + room)
+    side: dict[str, Any] = {"ha": "right", "va": "center" if slant == 90 else "top"}
+    ax.set_xticks(list(at), turned, rotation=slant, rotation_mode="anchor", **side)
+
+
+def _name_rows(
+    ax: Axes, at: Iterable[float], names: Iterable[Hashable], letters: int = _ROW_LETTERS
+) -> None:
+    """Names beside rows; the figure gets higher where one has more than two lines."""
     broken = [_broken(name, letters) for name in names]
-    if all(len(line) <= letters for name in broken for line in name.split("\n")):
-        ax.set_xticks(list(at), broken, rotation=0)
-    else:
-        broken = [_broken(name, 22) for name in names]
-        ax.set_xticks(list(at), broken, rotation=35, ha="right", rotation_mode="anchor")
+    more_lines = max(0, max(name.count("\n") for name in broken) - 1)
+    figure = _figure_of(ax)
+    figure.set_figheight(figure.get_figheight() + more_lines * _LINE * len(broken))
+    ax.set_yticks(list(at), broken, rotation=0)
+
+
+def _figure_of(ax: Axes) -> Figure:
+    figure = ax.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure
 
 
 def _draw_chance(ax: Axes, chance: float | None, label: str) -> None:
@@ -657,6 +748,13 @@ def _check_known(named: Iterable[Hashable], known: Iterable[Hashable], what: str
     for name in named:
         if name not in known:
             raise ValueError(f"{name!r} is {what}, but not one of {known}.")
+
+
+def _check_unique(frame: pd.DataFrame, *columns: str) -> None:
+    """That no two points would lie on one line."""
+    counts = frame.groupby(list(columns), sort=False).size()
+    for names, count in counts[counts > 1].items():
+        raise ValueError(f"frame has {count} rows for {names}; give one.")
 
 
 def _for_each(

@@ -26,10 +26,10 @@ NOTHING = "–"
 P_VALUES = ("p", "p_value", "p_holm", "p (Holm)")
 
 #: Looks that no style sheet has to provide, so that they hold in Colab too.
-_NUMBER = "text-align: right; white-space: nowrap; padding: 0.3em 0.7em"
-_TEXT = "text-align: left; padding: 0.3em 0.7em"
+_NUMBER = "text-align: right; white-space: nowrap; padding: 0.3em 0.6em"
+_TEXT = "text-align: left; padding: 0.3em 0.6em"
 #: A long text gets a width below which it is not squeezed.
-_LONG_TEXT = f"{_TEXT}; min-width: 14em; white-space: pre-line"
+_LONG_TEXT = f"{_TEXT}; min-width: 9em; white-space: pre-line"
 _LONG = 24
 
 
@@ -150,7 +150,7 @@ def show_table(
         raise TypeError(f"frame is of the type {type(frame).__name__}; a data frame is needed.")
     if rows < 1:
         raise ValueError(f"rows is {rows}; at least one row has to be shown.")
-    named = frame.reset_index(names=_index_names(frame)) if index else frame
+    named = _with_index(frame) if index else frame
     named = named.set_axis([_header(name) for name in named.columns], axis="columns")
     formats, intervals = dict(formats or {}), dict(intervals or {})
     by_column = dict(digits) if isinstance(digits, Mapping) else {}
@@ -244,9 +244,10 @@ def _is_number(value: Any) -> bool:
 # -- headers ---------------------------------------------------------------------------------------
 
 
-def _index_names(frame: pd.DataFrame) -> list[str]:
-    """Headers of the row labels; an index without a name has an empty one."""
-    return ["" if name is None else str(name) for name in frame.index.names]
+def _with_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """Row labels as the first columns; an index without a name has an empty header."""
+    names = ["" if name is None else str(name) for name in frame.index.names]
+    return frame.reset_index(names=names, allow_duplicates=True)
 
 
 def _header(name: Hashable) -> str:

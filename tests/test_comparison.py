@@ -260,7 +260,8 @@ def test_what_is_no_list_of_evaluations_of_one_task_is_refused(wrong, error, nam
 def test_where_no_prediction_changed_nothing_did(rng):
     same = [made(language, rng.random(30) < 0.5) for language in LANGUAGES]
     table = mh.compare(same, same, n_resamples=100)
-    assert table[["difference", "low", "high"]].eq(0).all(axis=None)
+    assert table[["difference", "n_better", "n_worse"]].eq(0).all(axis=None)
+    assert table["low"].eq(-np.inf).all() and table["high"].eq(np.inf).all()  # it tells no more
     assert table["p_value"].eq(1).all() and table["p_holm"].dropna().eq(1).all()
 
 
@@ -442,7 +443,7 @@ def test_translations_are_compared_direction_by_direction(rng):
     wrong = REFERENCES[:10] + ["Nobody knows."] * 10
     before = [translated(s, rng, hypotheses=REFERENCES, model="a") for s in ("fr", "es")]
     after = [translated(s, rng, 1.0, hypotheses=wrong, model="b") for s in ("es", "fr")]
-    table = mh.compare(before, after, n_resamples=500)
+    table = mh.compare(before, after, n_resamples=500, seed=3)
     assert table["direction"].tolist() == ["fr→en", "es→en"] * 3
     assert table["measure"].tolist() == [
         name for name in ("from_the_source", "fluency", "chrf") for _ in range(2)
@@ -452,13 +453,19 @@ def test_translations_are_compared_direction_by_direction(rng):
         for measure in ("from_the_source", "fluency"):
             row = places.loc[(measure, one.direction)]
             comparison = mh.paired_bootstrap(
-                getattr(one, measure), getattr(other, measure), groups=one.groups, n_resamples=500
+                getattr(one, measure),
+                getattr(other, measure),
+                groups=one.groups,
+                n_resamples=500,
+                seed=3,
             )
             assert {name: row[name] for name in vars(comparison)} == vars(comparison)
         row = places.loc[("chrf", one.direction)]
         qualities = [mh.translation_quality(h, REFERENCES, "en") for h in (REFERENCES, wrong)]
         assert row["difference"] == pytest.approx(qualities[1]["chrf"] - qualities[0]["chrf"])
-        compared = mh.compare_translations(REFERENCES, wrong, REFERENCES, "en")
+        compared = mh.compare_translations(
+            REFERENCES, wrong, REFERENCES, "en", n_resamples=500, seed=3
+        )
         assert row["p_value"] == compared.set_index("metric").loc["chrf", "p_value"]
         assert np.isnan(row["low"]) and np.isnan(row["high"])
     for measure in ("from_the_source", "fluency", "chrf"):
@@ -497,3 +504,15 @@ def test_only_like_translations_are_compared(rng):
             mh.summarise(mixed)
     with pytest.raises(TypeError, match="one TranslationEvaluation; a list"):
         mh.summarise(one)
+
+
+def test_a_row_of_the_table_is_a_comparison_again(rng):
+    before = [made(language, rng.random(60) < 0.4) for language in ("en", "fr")]
+    after = [made(language, rng.random(60) < 0.6) for language in ("en", "fr")]
+    table = mh.compare(before, after)
+    right = [(e.predictions == e.labels).astype(float) for e in (before[1], after[1])]
+    by_hand = mh.paired_bootstrap(*right, groups=before[1].groups)
+    assert mh.comparison_from(table, "accuracy", "fr") == by_hand
+    assert mh.comparison_from(table, "accuracy").difference == by_hand.difference
+    with pytest.raises(ValueError, match="rows: en, fr, average"):
+        mh.comparison_from(table, "accuracy", "sw")

@@ -1,4 +1,4 @@
-"""Accuracy, calibration and ranks by hand and by simulation; wrong input is refused by its place."""
+"""Accuracy, calibration and ranks, by hand and by simulation; wrong input is named by place."""
 
 import ast
 import subprocess

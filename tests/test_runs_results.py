@@ -123,12 +123,12 @@ def test_the_table_as_text_has_a_column_for_each_run(many):
     assert lines["claims[0].p"] == ["0.25"]
 
 
-def test_files_of_the_first_edition_are_read_too(tmp_path):
-    provenance = {"parameters": {}, "date": "2026-01-01"}
-    content = json.dumps({"results": {"chrf": 1.5}, "provenance": provenance})
-    (tmp_path / "00_quickstart.json").write_text(content)
-    (row,) = read_results(tmp_path).to_dict("records")
-    assert row == {"chapter": "00_quickstart", "date": "2026-01-01", "chrf": 1.5}
+def test_other_files_of_a_build_folder_are_passed_over(many):
+    n_columns = read_results(many).shape
+    (many / "04_chapter.json").write_text('{"run": {"seconds": 1}}')  # beside an executed notebook
+    (many / "html" / "_static").mkdir(parents=True)
+    (many / "html" / "_static" / "languages.json").write_text("[]")
+    assert read_results(many).shape == n_columns
 
 
 def test_what_is_no_file_of_results_is_named(tmp_path):
@@ -136,7 +136,8 @@ def test_what_is_no_file_of_results_is_named(tmp_path):
         read_results(tmp_path / "missing")
     with pytest.raises(ValueError, match="There are no results"):
         read_results(tmp_path)
+    damaged = tmp_path / "04-0123abcd.json"
     for text in ("{", "[]", '{"results": 1}', '{"results": {}, "provenance": {"date": "x"}}'):
-        (tmp_path / "odd.json").write_text(text)
-        with pytest.raises(ValueError, match=r"odd\.json is no file of save_results"):
+        damaged.write_text(text)
+        with pytest.raises(ValueError, match=r"04-0123abcd\.json is damaged, or no file"):
             read_results(tmp_path)

@@ -30,7 +30,8 @@ class Comparison:
         n_groups: How many groups of rows, which are independent of one another.
         n_better: Groups that add to the difference.
         n_worse: Groups that take from it.
-        standard_error: Of the difference, by the spread of the groups; ``inf`` for a single group.
+        standard_error: Of the difference, by leaving out a group at a time (the jackknife); ``inf``
+            for a single group.
     """
 
     difference: float

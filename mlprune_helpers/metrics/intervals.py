@@ -32,7 +32,7 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """95 % interval of a mean: whole groups are drawn with replacement.
 
-    It is the expanded percentile interval (Hesterberg 2015, arXiv 1411.5279, section 5.3): the
+    It is the expanded percentile interval (Hesterberg 2014, arXiv 1411.5279): the
     plain one is too narrow for few groups, by Student's t instead of z and by n - 1 instead of n.
 
     Near 0 and 1 resamples say too little, and nothing where all answers are right, since then all

@@ -139,9 +139,14 @@ def _inverted(lows: np.ndarray, highs: np.ndarray, n_groups: int) -> tuple[float
 
 
 def _standard_error(difference: float, contributions: np.ndarray, weights: np.ndarray) -> float:
-    """By the spread of groups around the mean: sqrt(n / (n - 1) sum of (c - D w) ** 2)."""
+    """By the jackknife: how far the difference moves when a group is left out.
+
+    Of one stratum, it is (D - c) / (1 - w) without the group.  With single rows for groups, this is
+    the standard error of their mean; where groups differ in size, it is less biased than the plain
+    spread of groups.
+    """
     n = len(contributions)
     if n == 1:
         return math.inf
-    squares = _without_rounding(contributions - difference * weights, contributions) ** 2
-    return float(np.sqrt(n / (n - 1) * squares.sum()))
+    moves = _without_rounding(contributions - difference * weights, contributions) / (1 - weights)
+    return float(np.sqrt((n - 1) / n * (moves**2).sum()))

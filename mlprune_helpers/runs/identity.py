@@ -22,7 +22,10 @@ from ..data.tasks import TASKS, Task
 
 PACKAGE = Path(__file__).resolve().parent.parent
 #: Rooms that run, show and keep, but measure nothing.
-_WITHOUT_EFFECT = {"runs", "cli.py", "plots.py", "__init__.py"}
+_WITHOUT_EFFECT = {
+    *("runs", "cli.py", "__init__.py", "plots.py", "tables.py"),
+    *("arms.py", "chapters.py", "verdicts.py"),
+}
 _LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "sacrebleu")
 
 

@@ -24,6 +24,8 @@ from .identity import CODE, described, digest
 if TYPE_CHECKING:  # it needs torch
     from ..models.language_model import LanguageModel
 
+_FILE_NAME = re.compile(r".+-[0-9a-f]{8}\.json")
+
 
 def save_results(
     name: str,
@@ -126,7 +128,8 @@ def read_results(output_dir: str | Path) -> pd.DataFrame:
     """One table of all results in a folder, and in the folders below it.
 
     Args:
-        output_dir: Where :func:`save_results` wrote.
+        output_dir: Where :func:`save_results` wrote, or a folder above, such as ``_build``.  Files
+            that are not named as it names them, ``NAME-DIGITS.json``, are passed over.
 
     Returns:
         A row a file, ordered by chapter and date.  Columns: ``chapter``, ``date``; those parameters
@@ -135,8 +138,8 @@ def read_results(output_dir: str | Path) -> pd.DataFrame:
         where dicts lie in a list.  Where a file has no such parameter or result, the cell is NaN.
 
     Raises:
-        ValueError: There is no such folder, or no result in it; a file is not of
-            :func:`save_results`.
+        ValueError: There is no such folder, or no result in it; a file of such a name is damaged,
+            or not of :func:`save_results`.
 
     Example:
         >>> read_results("results").to_csv("all.csv")
@@ -144,9 +147,12 @@ def read_results(output_dir: str | Path) -> pd.DataFrame:
     folder = Path(output_dir).expanduser()
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder}. Name one that results were written to.")
-    contents = [_read(path) for path in sorted(folder.rglob("*.json"))]
-    if not contents:
-        raise ValueError(f"There are no results (*.json) in {folder}. Run a chapter first.")
+    files = [path for path in sorted(folder.rglob("*.json")) if _FILE_NAME.fullmatch(path.name)]
+    if not files:
+        raise ValueError(
+            f"There are no results (NAME-DIGITS.json) in {folder}. Run a chapter first."
+        )
+    contents = [_read(path) for path in files]
     contents.sort(key=lambda content: (content["chapter"], content["date"]))
     varied = _varied_parameters(contents)
     first = ["chapter", "date", *varied]
@@ -180,12 +186,10 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         provenance = content["provenance"]
         results, parameters = dict(content["results"]), dict(provenance["parameters"])
-        # Files of the first edition do not say which chapter they are of.
-        chapter = provenance.get("chapter") or re.sub(r"-[0-9a-f]{8}$", "", path.stem)
-        date = str(provenance["date"])
+        chapter, date = str(provenance["chapter"]), str(provenance["date"])
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(
-            f"{path} is no file of save_results. Remove it, or name a folder that has results only."
+            f"{path} is damaged, or no file of save_results. Remove it, and run its chapter again."
         ) from None
     return {"chapter": chapter, "date": date, "parameters": parameters, "results": results}
 

@@ -2,14 +2,18 @@
 
 import json
 import re
+import shutil
 import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import nbformat
+import papermill
 import pytest
 import yaml
 from build import BuildFailed, build_site, chapters
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mlprune_helpers.runs import run_book
 
@@ -95,3 +99,60 @@ def test_site_with_a_fault_is_not_put_in_place(tmp_path, monkeypatch):
     with pytest.raises(BuildFailed, match="missing.md"):
         build_site(tmp_path / "build", tmp_path)
     assert not (tmp_path / "build" / "html").exists()
+
+
+@pytest.mark.slow
+def test_a_small_site_offers_notebooks_to_go_on_with_and_tells_its_times(tmp_path, monkeypatch):
+    """A book of one chapter: the download runs, an edit of it takes effect, times are measured."""
+    monkeypatch.chdir(tmp_path)
+    small_book(tmp_path)
+    build = Path("_build/small")
+    run_book(chapters(tmp_path), "small", "_build")
+    built = build_site(build, tmp_path).stat().st_mtime_ns
+
+    download = build / "html" / "_sources" / "notebooks" / "00_small.ipynb"
+    cells = nbformat.read(download, as_version=4).cells
+    assert [cell.source for cell in cells if cell.cell_type == "code"] == [
+        'limit: int = 5  # rows\noutput_dir: str = "results"',
+        "print(limit, output_dir)",
+    ]
+    again = papermill.execute_notebook(
+        str(download), None, {}, kernel_name="python3", progress_bar=False
+    )
+    assert again.cells[-1].outputs[0].text.split() == ["5", "results"]
+
+    text = re.sub(r"<[^>]+>", " ", (build / "html" / "book" / "budget.html").read_text())
+    assert re.search(r"building this site\s+\d+ s", text)
+    assert re.search(r"with set-up\s+.*within 20 minutes", text, re.DOTALL)
+    assert "-OF-" not in text and "-ON-" not in text
+
+    assert [run.skipped for run in run_book(chapters(tmp_path), "small", "_build")] == [True]
+    assert build_site(build, tmp_path).stat().st_mtime_ns == built
+
+
+def small_book(folder: Path) -> None:
+    """A title, the page on time and memory, and a chapter with a profile."""
+    (folder / "book").mkdir()
+    (folder / "book" / "intro.md").write_text("# Title\n\n{doc}`budget`\n")
+    page = (ROOT / "book" / "budget.md").read_text()
+    (folder / "book" / "budget.md").write_text(page.partition("{doc}")[0])
+    contents = ["format: jb-book", "root: book/intro", "chapters:"]
+    contents += ["- file: notebooks/00_small", "- file: book/budget"]
+    (folder / "_toc.yml").write_text("\n".join(contents))
+    shutil.copy(ROOT / "_config.yml", folder)
+    shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static")
+    shutil.copy(ROOT / "book" / "references.bib", folder / "book")
+    (folder / "requirements.lock").write_text("")
+    cells = [
+        new_markdown_cell("# Small"),
+        new_code_cell(
+            'limit: int = 60  # rows\noutput_dir: str = "results"',
+            metadata={"tags": ["parameters"]},
+        ),
+        new_code_cell("print(limit, output_dir)"),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    (folder / "notebooks" / "profiles").mkdir(parents=True)
+    (folder / "notebooks" / "profiles" / "small.yml").write_text("limit: 5")
+    notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(notebook, folder / "notebooks" / "00_small.ipynb")
