@@ -145,6 +145,7 @@ from .runs.parameters import (
     check_parameters as check_parameters,
 )
 from .runs.results import (
+    read_results as read_results,
     save_results as save_results,
 )
 from .scoring import (

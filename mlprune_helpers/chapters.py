@@ -16,6 +16,7 @@ from .models.language_model import LanguageModel
 from .models.loading import load_model
 from .prompts import build_demonstrations
 from .runs.results import save_results
+from .verdicts import listed
 
 
 @dataclass
@@ -63,11 +64,9 @@ class Chapter:
 
     def _repr_markdown_(self) -> str:
         """What this run works with, in a line: shown where a cell ends with the chapter."""
-        names = ", ".join(LANGUAGES[language] for language in self.others)
-        told = f"Model: {self.lm.name}. English and {names}"
+        told = f"Model: {self.lm.name}. {listed(LANGUAGES[x] for x in self.languages)}"
         if self.negative_controls:
-            controls = ", ".join(LANGUAGES[language] for language in self.negative_controls)
-            told += f"; as negative control {controls}"
+            told += f", with {listed(LANGUAGES[x] for x in self.negative_controls)} as control"
         sizes = f"{len(self.dev)} sentences for prompts, {len(self.test)} others to measure on"
         return f"{told}. {sizes}."
 

@@ -61,8 +61,9 @@ def judged(
     undecided: str,
     unit: str = "points",
     p_value: float | None = None,
+    numbers: bool = True,
 ) -> str:
-    """One of three sentences, by a comparison, with its numbers in brackets.
+    """One of three sentences, by a comparison, and its numbers.
 
     Args:
         comparison: Of two means.
@@ -71,13 +72,15 @@ def judged(
         undecided: What to say if chance alone could make it, or nothing changed.
         unit: Of the numbers, ``"points"`` or ``"nats"``.
         p_value: Counts instead of the comparison's own: one corrected for several tests.
+        numbers: Whether the numbers follow in brackets.
 
     Returns:
         The sentence, without a full stop.
 
     Example:
+        >>> from mlprune_helpers import paired_bootstrap
         >>> same = paired_bootstrap([0, 1, 1, 0], [0, 1, 1, 0])
-        >>> judged(same, up="better", down="worse", undecided="no change").partition(" (")[0]
+        >>> judged(same, up="better", down="worse", undecided="no change", numbers=False)
         'no change'
     """
     p = comparison.p_value if p_value is None else p_value
@@ -85,7 +88,10 @@ def judged(
         sentence = undecided
     else:
         sentence = up if comparison.difference > 0 else down
-    return f"{sentence} ({comparison.text(unit)})"
+    if not numbers:
+        return sentence
+    inside_brackets = comparison.text(unit).replace(" (", ", ").rstrip(")")
+    return f"{sentence} ({inside_brackets})"
 
 
 def listed(names: Iterable[str]) -> str:

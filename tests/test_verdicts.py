@@ -26,7 +26,10 @@ def test_a_corrected_p_value_counts_instead():
 
 def test_the_numbers_are_those_of_the_comparison():
     found = compared([0.0] * 12, [0.25] * 12)
-    assert found.text("nats") in judged(found, **WORDS, unit="nats")
+    told = judged(found, **WORDS, unit="nats")
+    assert told.count("(") == told.count(")") == 1
+    assert told.removeprefix("more (").rstrip(")") == found.text("nats").replace(" (", ", ")[:-1]
+    assert judged(found, **WORDS, unit="nats", numbers=False) == "more"
 
 
 def test_the_table_has_a_row_a_claim():
