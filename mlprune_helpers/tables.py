@@ -27,6 +27,7 @@ P_VALUES = ("p", "p_value", "p_holm", "p (Holm)")
 
 #: Looks that no style sheet has to provide, so that they hold in Colab too.
 _NUMBER = "text-align: right; white-space: nowrap; padding: 0.3em 0.6em"
+_NUMBER_HEADER = "text-align: right; white-space: normal; padding: 0.3em 0.6em"
 _TEXT = "text-align: left; padding: 0.3em 0.6em"
 #: A long text gets a width below which it is not squeezed.
 _LONG_TEXT = f"{_TEXT}; min-width: 9em; white-space: pre-line"
@@ -53,8 +54,13 @@ class Column:
     numeric: bool
 
     @property
+    def header_style(self) -> str:
+        """CSS of its header, which may wrap: the numbers below it, and not it, set the width."""
+        return _NUMBER_HEADER if self.numeric else self.style
+
+    @property
     def style(self) -> str:
-        """CSS of its header and of each of its cells."""
+        """CSS of each of its cells."""
         if self.numeric:
             return _NUMBER
         longest = max((len(cell) for cell in self.cells), default=0)
@@ -293,4 +299,5 @@ def _html_table(columns: tuple[Column, ...], start: int, stop: int, caption: str
 def _html_cell(tag: str, text: str, column: Column) -> str:
     if column.numeric:
         text = text.replace("-", "−")  # as wide as a digit, unlike the hyphen
-    return f'<{tag} style="{column.style}">{html.escape(text)}</{tag}>'
+    style = column.header_style if tag == "th" else column.style
+    return f'<{tag} style="{style}">{html.escape(text)}</{tag}>'
