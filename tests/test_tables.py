@@ -128,7 +128,7 @@ def test_numbers_are_not_broken_and_cells_do_not_touch():
     frame = pd.DataFrame({"claim": [long], "arm": ["French alone"], "change": [-1.0]})
     claim, arm, change = styles(show_table(frame, index=False))
     header, *numbers = change
-    assert {style["white-space"] for style in numbers + arm} == {"nowrap"}
+    assert {style["white-space"] for style in [*numbers, *arm]} == {"nowrap"}
     assert header["white-space"] == "normal"  # numbers set the width, not what stands above them
     assert {style["white-space"] for style in claim} == {"pre-line"}
     assert all(float(style["padding"].split()[1][:-2]) > 0 for style in claim + arm + change)
