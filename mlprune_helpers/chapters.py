@@ -70,7 +70,7 @@ class Chapter:
         sizes = f"{len(self.dev)} sentences for prompts, {len(self.test)} others to measure on"
         return f"{told}. {sizes}."
 
-    def prefix(self, source: str, target: str = "en", shots: int | None = None) -> str:
+    def prefix(self, source: str, target: str | None = "en", shots: int | None = None) -> str:
         """The demonstrations that all tests of a direction share.
 
         They come from sentences that are set aside for this in every chapter: a model must not meet
@@ -78,7 +78,7 @@ class Chapter:
 
         Args:
             source: Code of the language to translate from.
-            target: Code of the language to translate into.
+            target: Code of the language to translate into; None: sentences of one language.
             shots: How many; 0 gives an empty text.  By default those of the parameters.
         """
         shots = self.parameters["shots"] if shots is None else shots

@@ -53,6 +53,7 @@ def test_demonstrations_of_tests_come_from_what_is_set_aside(opened):
     assert not any(sentence in prefix for sentence in chapter.dev["fr"])
     assert chapter.prefix("fr", shots=0) == ""
     assert chapter.prefix("en", "fr", 1).startswith("English: ")
+    assert "French" not in chapter.prefix("en", None)
 
 
 def test_the_separator_is_the_tokenizers_own(opened):
