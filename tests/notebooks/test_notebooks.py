@@ -96,6 +96,13 @@ def test_reads_well_in_colab(path):
 
 
 @every_notebook
+def test_what_code_shows_has_no_links_between_pages(path):
+    """The site turns links of text cells into pages, and leaves those of outputs as they are."""
+    for cell in code_cells(path):
+        assert not re.search(r"\]\([^)]*\.(md|ipynb)", cell.source), cell.source
+
+
+@every_notebook
 def test_solutions_are_hidden(path):
     for cell in read(path).cells:
         if has_tag(cell, "solution"):
