@@ -55,8 +55,8 @@ class Column:
 
     @property
     def header_style(self) -> str:
-        """CSS of its header, which may wrap: the numbers below it, and not it, set the width."""
-        return _NUMBER_HEADER if self.numeric else self.style
+        """CSS of its header, which may wrap: what stands below it, and not it, sets the width."""
+        return _NUMBER_HEADER if self.numeric else f"{_TEXT}; white-space: normal"
 
     @property
     def style(self) -> str:

@@ -127,10 +127,10 @@ def test_numbers_are_not_broken_and_cells_do_not_touch():
     long = "a text of many words, which may be broken into several lines"
     frame = pd.DataFrame({"claim": [long], "arm": ["French alone"], "change": [-1.0]})
     claim, arm, change = styles(show_table(frame, index=False))
-    header, *numbers = change
-    assert {style["white-space"] for style in [*numbers, *arm]} == {"nowrap"}
-    assert header["white-space"] == "normal"  # numbers set the width, not what stands above them
-    assert {style["white-space"] for style in claim} == {"pre-line"}
+    for column, wrapping in ((claim, "pre-line"), (arm, "nowrap"), (change, "nowrap")):
+        header, *body = column
+        assert header["white-space"] == "normal"  # what stands below a header sets the width
+        assert {style["white-space"] for style in body} == {wrapping}
     assert all(float(style["padding"].split()[1][:-2]) > 0 for style in claim + arm + change)
 
 
