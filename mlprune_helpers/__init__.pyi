@@ -18,8 +18,10 @@ from .chapters import (
     open_chapter as open_chapter,
 )
 from .comparison import (
+    StackedUnits as StackedUnits,
     compare as compare,
     comparison_from as comparison_from,
+    stacked_units as stacked_units,
     summarise as summarise,
 )
 from .data.examples import checked_examples as checked_examples
@@ -69,7 +71,6 @@ from .metrics import (
     batch_calibrated as batch_calibrated,
     bootstrap_interval as bootstrap_interval,
     coin_chance as coin_chance,
-    coin_table as coin_table,
     compare_translations as compare_translations,
     contextual_calibrated as contextual_calibrated,
     degenerate_outputs as degenerate_outputs,

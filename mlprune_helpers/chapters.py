@@ -116,14 +116,12 @@ class Chapter:
         )
 
 
-def open_chapter(name: str, parameters: Mapping[str, Any], *, aside: int | None = None) -> Chapter:
+def open_chapter(name: str, parameters: Mapping[str, Any]) -> Chapter:
     """Read the sentences, then load the model.
 
     Args:
         name: Of the notebook, without its ending.
         parameters: From :func:`check_parameters`.
-        aside: Sentences of ``dev`` to set aside for the demonstrations of tests; by default
-            ``shots``.
 
     Returns:
         The chapter.  Where a cell ends with it, a line says what the run works with.
@@ -135,11 +133,7 @@ def open_chapter(name: str, parameters: Mapping[str, Any], *, aside: int | None 
     others = [language for language in parameters["languages"] if language != "en"]
     languages = ["en", *others]
     negative_controls = list(parameters.get("negative_controls", []))
-    shown, dev, test = _sentences(
-        parameters,
-        [*languages, *negative_controls],
-        aside=parameters["shots"] if aside is None else aside,
-    )
+    shown, dev, test = _sentences(parameters, [*languages, *negative_controls])
     lm = load_model(parameters["model"])
     return Chapter(
         name=name,
@@ -157,22 +151,23 @@ def open_chapter(name: str, parameters: Mapping[str, Any], *, aside: int | None 
 
 
 def _sentences(
-    parameters: Mapping[str, Any], languages: list[str], *, aside: int
+    parameters: Mapping[str, Any], languages: list[str]
 ) -> tuple[Dataset, Dataset, Dataset]:
     """Sentences for the demonstrations of tests, for all other prompts, and to measure on."""
     source, name = parameters["source"], parameters.get("parallel")
     dev = load_parallel(languages, source, name=name, split="dev")
     test = load_parallel(languages, source, name=name, split="test")
-    if len(dev) < aside + parameters["shots"]:
+    shots = parameters["shots"]
+    if len(dev) < 2 * shots:
         raise DataError(
-            f"shots is {parameters['shots']}, and there are {len(dev)} sentences for prompts, of "
-            f"which {aside} are set aside for the demonstrations of tests. Allowed: shots up to "
+            f"shots is {shots}, and there are {len(dev)} sentences for prompts, of which {shots} "
+            "are set aside for the demonstrations of tests. Allowed: shots up to "
             f"{len(dev) // 2}."
         )
     n_sentences = parameters.get("n_sentences", len(test))
     return (
-        dev.select(range(aside)),
-        dev.select(range(aside, len(dev))),
+        dev.select(range(shots)),
+        dev.select(range(shots, len(dev))),
         test.select(range(min(n_sentences, len(test)))),
     )
 
@@ -186,5 +181,11 @@ def _separator(lm: LanguageModel, name: str) -> str:
         raise ValueError(
             f"separator is 'eos', but the tokenizer of {lm.name} has no end-of-sequence token. "
             "Allowed: 'newline'."
+        )
+    found = lm.tokenizer(end, add_special_tokens=False)["input_ids"]
+    if found != [lm.tokenizer.eos_token_id]:
+        raise ValueError(
+            f"separator is 'eos', but the tokenizer of {lm.name} reads {end!r} in a text as the "
+            f"tokens {found}, and not as its end-of-sequence token. Allowed: 'newline'."
         )
     return end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -131,6 +131,43 @@ def compare(
     return pd.DataFrame(rows)
 
 
+class StackedUnits(NamedTuple):
+    """What a measure of several evaluations is the mean of; for :func:`paired_bootstrap`."""
+
+    values: np.ndarray  # (n,)
+    groups: list[str]  # (n,): joint over languages where the rows of a task are parallel
+    strata: list[str]  # (n,): the evaluation, so that each of them weighs the same
+
+
+def stacked_units(evaluations: Sequence[Evaluation], measure: str) -> StackedUnits:
+    """The units of several evaluations, of any tasks and languages, one after the other.
+
+    Args:
+        evaluations: Of one model, none of them twice.
+        measure: One of those of :func:`compare`, such as ``"ranking"``, that all of them have.
+
+    Returns:
+        Values, groups and strata.  Those of another model on the same rows have the same groups and
+        strata, so that both go into :func:`paired_bootstrap`.
+
+    Raises:
+        ValueError: If there is none, or the measure is another.
+    """
+    if not evaluations:
+        raise ValueError("evaluations is empty; needed: at least one.")
+    if measure != "ranking" and measure not in CALIBRATION_OF:
+        known = ", ".join(["ranking", *CALIBRATION_OF])
+        raise ValueError(f"measure is {measure!r}; allowed: {known}.")
+    values, groups, strata = [], [], []
+    for e in evaluations:
+        units = _units(e, measure)
+        rows = e.task if declared_task(e.task).parallel else f"{e.task} {e.language}"
+        values.append(units.values)
+        groups += [f"{rows} {group}" for group in units.groups]
+        strata += [f"{e.task} {e.language}"] * len(units.groups)
+    return StackedUnits(np.concatenate(values).astype(float), groups, strata)
+
+
 def comparison_from(table: pd.DataFrame, measure: str, where: str = "average") -> Comparison:
     """One row of what :func:`compare` returns, as the :class:`Comparison` that it came from.
 
@@ -161,7 +198,7 @@ def comparison_from(table: pd.DataFrame, measure: str, where: str = "average") -
 
 def _row(evaluations: Sequence[Evaluation], measures: Sequence[str]) -> dict[str, Any]:
     """The figures of one language, or of several together."""
-    _, groups, _ = _stacked(evaluations, "accuracy")
+    _, groups, _ = stacked_units(evaluations, "accuracy")
     row: dict[str, Any] = {"n": len(groups), "n_groups": len(set(groups))}
     for measure in measures:
         row[measure] = _mean(evaluations, measure)
@@ -189,8 +226,8 @@ def _compared(
     for measure in _measures([*before, *after]):
         rows: list[dict[str, Any]] = []
         for (language, one), (_, other) in parts:
-            values_before, groups, strata = _stacked(one, measure)
-            values_after, _, _ = _stacked(other, measure)
+            values_before, groups, strata = stacked_units(one, measure)
+            values_after, _, _ = stacked_units(other, measure)
             comparison = metrics.paired_bootstrap(
                 values_before, values_after, groups=groups, strata=strata, **options
             )
@@ -219,20 +256,6 @@ def _parts(
     return [*parts, ("average", averaged)] if averaged else parts
 
 
-def _stacked(
-    evaluations: Sequence[Evaluation], measure: str
-) -> tuple[np.ndarray, list[str], list[str]]:
-    """Of each unit its value, its group (joint where rows are parallel), and its language."""
-    values, groups, languages = [], [], []
-    for e in evaluations:
-        units = _units(e, measure)
-        parallel = declared_task(e.task).parallel
-        values.append(units.values)
-        groups += [group if parallel else f"{e.language} {group}" for group in units.groups]
-        languages += [e.language] * len(units.groups)
-    return np.concatenate(values), groups, languages
-
-
 def _units(e: Evaluation, measure: str) -> RankingUnits:
     """What a measure is the mean of: whether each row is right, or what a ranking rests on."""
     if measure == "ranking":
@@ -246,7 +269,7 @@ def _mean(evaluations: Sequence[Evaluation], measure: str) -> float:
 
 def _interval(evaluations: Sequence[Evaluation], measure: str) -> tuple[float, float]:
     """Of a share: no less than 0 and no more than 1, also where few groups tell nothing."""
-    values, groups, strata = _stacked(evaluations, measure)
+    values, groups, strata = stacked_units(evaluations, measure)
     low, high = metrics.bootstrap_interval(values, groups=groups, strata=strata)
     return max(low, 0.0), min(high, 1.0)
 

@@ -19,7 +19,7 @@ from . import metrics
 from .data.examples import checked_examples
 from .data.sources import load_task
 from .data.tasks import TASKS, declared_task
-from .files import written_beside
+from .files import SavedAsJson
 from .models.language_model import LanguageModel
 from .prompts import task_prompts
 from .ranking import (
@@ -39,7 +39,7 @@ REDUCTIONS = ("mean", "sum")
 
 
 @dataclass
-class Evaluation:
+class Evaluation(SavedAsJson):
     """Scores of one model on one task in one language.
 
     Attributes:
@@ -307,18 +307,6 @@ class Evaluation:
             columns[f"score_{name}"] = self.scores[:, k]
         columns["n_cut"] = self.n_cut.max(axis=1)
         return pd.DataFrame(columns)
-
-    def save(self, path: str | Path) -> None:
-        """Write one JSON file, complete or not at all; :meth:`load` gives back the same values."""
-        self._check()
-        content = json.dumps(vars(self), default=np.ndarray.tolist, allow_nan=False)
-        with written_beside(path) as beside:
-            beside.write_text(content, encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: str | Path) -> Evaluation:
-        """Read what :meth:`save` wrote."""
-        return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
 
 
 def evaluate(

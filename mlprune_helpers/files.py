@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
+import numpy as np
 import platformdirs
 
 
@@ -28,3 +31,25 @@ def written_beside(path: str | Path) -> Iterator[Path]:
         os.replace(beside, path)
     finally:
         shutil.rmtree(beside) if beside.is_dir() else beside.unlink(missing_ok=True)
+
+
+class SavedAsJson:
+    """A dataclass of plain data and arrays that is kept in one JSON file.
+
+    Its own check says whether it can be, and its ``__post_init__`` makes arrays of lists again.
+    """
+
+    def _check(self) -> None:
+        """Raise ValueError or TypeError where a field is not what it should be."""
+
+    def save(self, path: str | Path) -> None:
+        """Write one JSON file, complete or not at all; :meth:`load` gives back the same values."""
+        self._check()
+        content = json.dumps(vars(self), default=np.ndarray.tolist, allow_nan=False)
+        with written_beside(path) as beside:
+            beside.write_text(content, encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what :meth:`save` wrote."""
+        return cls(**json.loads(Path(path).read_text(encoding="utf-8")))

@@ -23,6 +23,9 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
+from scipy.stats import binom
+
+from .metrics import coin_chance
 
 #: Width of every figure in inches.  Type of 12 points has 10 pixels on a phone then.
 _WIDTH = 5.8
@@ -526,19 +529,16 @@ def coins(n_better: int, n_worse: int, *, title: str = "") -> Axes:
     Raises:
         ValueError: A number is negative or no whole number, or nothing changed.
     """
-    for name, number in {"n_better": n_better, "n_worse": n_worse}.items():
-        if number != int(number) or number < 0:
-            raise ValueError(f"{name} is {number}; a whole number from 0 on is needed.")
-    n, found = int(n_better + n_worse), int(n_better)
+    chance = _percent(coin_chance(n_better, n_worse))
+    n, found = n_better + n_worse, n_better
     if not n:
         raise ValueError("Nothing changed, so there is no coin to throw; leave the figure out.")
     heads = np.arange(n + 1)
-    chances = np.array([math.comb(n, int(k)) / 2**n for k in heads])
+    chances = binom.pmf(heads, n, 0.5)
     uneven = np.abs(2 * heads - n) >= abs(2 * found - n)
     figure, ax = _one_panel(3.0)
     width = 0.9 if n < 60 else 1.0  # gaps of less than a pixel would shimmer
     ax.bar(heads[~uneven], chances[~uneven], width=width, linewidth=0, color="0.75")
-    chance = _percent(float(chances[uneven].sum()))
     label = f"at least as uneven as {n_better} to {n_worse}: {chance}"
     ax.bar(heads[uneven], chances[uneven], width=width, linewidth=0, color="C3", label=label)
     above = chances[found] + 0.05 * chances.max()

@@ -12,15 +12,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import metrics
 from .data.checks import checked_text, shown
-from .data.languages import LANGUAGES, DataError
-from .files import written_beside
+from .data.languages import language_name
+from .files import SavedAsJson
 from .models.language_model import LanguageModel
 from .prompts import translation_prompt
 from .scoring import score_choices
@@ -32,7 +31,7 @@ TRANSLATES_AT = 1.0
 
 
 @dataclass
-class TranslationEvaluation:
+class TranslationEvaluation(SavedAsJson):
     """Translations of one model in one direction.
 
     Attributes:
@@ -74,7 +73,7 @@ class TranslationEvaluation:
 
     def _check(self) -> None:
         for code in (self.source, self.target):
-            _check_language(code)
+            language_name(code)  # refuses an unknown code
         n = len(self.references)
         if n < 2:
             raise ValueError(f"{self.direction}: {n} references; needed: two or more.")
@@ -116,7 +115,11 @@ class TranslationEvaluation:
 
     @property
     def fluency(self) -> np.ndarray:
-        """(n,) the same below a wrong source: what is known of the language alone."""
+        """(n,) the same below a wrong source: what is known of the language alone.
+
+        As far as the model lets the wrong source be.  Where an intervention breaks the link to the
+        source, this rises although no English is gained; then ask without any source too.
+        """
         return self.below_wrong
 
     @property
@@ -144,18 +147,6 @@ class TranslationEvaluation:
                 f"{self.direction}: nothing was generated; evaluate with generate=True."
             )
         return metrics.translation_quality(self.hypotheses, self.references, self.target)
-
-    def save(self, path: str | Path) -> None:
-        """Write one JSON file, complete or not at all; :meth:`load` gives back the same values."""
-        self._check()
-        content = json.dumps(vars(self), default=np.ndarray.tolist, allow_nan=False)
-        with written_beside(path) as beside:
-            beside.write_text(content, encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: str | Path) -> TranslationEvaluation:
-        """Read what :meth:`save` wrote."""
-        return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
 
 
 def evaluate_translation(
@@ -252,9 +243,17 @@ def from_the_source(
     Raises:
         TypeError, ValueError, DataError: As :func:`evaluate_translation`.
     """
-    asked = _Asked(lm, sentences, references, source, target, demonstrations, separator)
-    below_own, below_wrong = asked.log_probabilities()
-    return below_own - below_wrong
+    evaluation = evaluate_translation(
+        lm,
+        sentences,
+        references,
+        source,
+        target,
+        demonstrations,
+        generate=False,
+        separator=separator,
+    )
+    return evaluation.from_the_source
 
 
 class _Asked:
@@ -271,7 +270,7 @@ class _Asked:
         separator: str,
     ):
         for code in (source, target):
-            _check_language(code)
+            language_name(code)  # refuses an unknown code
         self.lm, self.source, self.target, self.separator = lm, source, target, separator
         self.sentences = _checked_texts(sentences, "sentences")
         self.references = _checked_texts(references, "references")
@@ -369,11 +368,6 @@ def swapped(sentences: Sequence[str], references: Sequence[str]) -> tuple[list[i
 
 
 # -- checks ----------------------------------------------------------------------------------------
-
-
-def _check_language(code: str) -> None:
-    if code not in LANGUAGES:
-        raise DataError(f"language {code!r}; allowed: {', '.join(LANGUAGES)}.")
 
 
 def _checked_texts(texts: Sequence[str], name: str) -> list[str]:

@@ -90,8 +90,7 @@ def judged(
         sentence = up if comparison.difference > 0 else down
     if not numbers:
         return sentence
-    inside_brackets = comparison.text(unit).replace(" (", ", ").rstrip(")")
-    return f"{sentence} ({inside_brackets})"
+    return f"{sentence} ({comparison.text(unit, brackets=False)})"
 
 
 def listed(names: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """What chapters begin and end with."""
 
+import functools
 import json
 
 import pytest
@@ -61,9 +62,21 @@ def test_the_separator_is_the_tokenizers_own(opened):
     chapter = opened(separator="eos")
     assert chapter.separator == chapter.lm.tokenizer.eos_token
     assert chapter.prefix("fr").count(chapter.separator) == 4
-    chapter.lm.tokenizer.eos_token = None
+    end = chapter.lm.tokenizer.eos_token_id
+    assert chapter.lm.tokenizer(chapter.prefix("fr"))["input_ids"].count(end) == 4
+
+
+def test_a_separator_that_the_tokenizer_does_not_have_is_refused(opened, monkeypatch):
+    lm = opened().lm
+    plain = type(lm.tokenizer).__call__
+    as_words = functools.partialmethod(plain, split_special_tokens=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(lm.tokenizer), "__call__", as_words)
+        with pytest.raises(ValueError, match="not as its end-of-sequence token"):
+            chapters._separator(lm, "eos")
+    lm.tokenizer.eos_token = None
     with pytest.raises(ValueError, match="no end-of-sequence token"):
-        chapters._separator(chapter.lm, "eos")
+        chapters._separator(lm, "eos")
 
 
 def test_rows_are_those_of_the_parameters_and_count_as_data(opened):

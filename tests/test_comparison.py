@@ -516,3 +516,19 @@ def test_a_row_of_the_table_is_a_comparison_again(rng):
     assert mh.comparison_from(table, "accuracy").difference == by_hand.difference
     with pytest.raises(ValueError, match="rows: en, fr, average"):
         mh.comparison_from(table, "accuracy", "sw")
+
+
+def test_units_of_several_tasks_are_those_of_each(rng):
+    of_task = [made(language, rng.random(30) < 0.5) for language in ("fr", "es")]
+    other = made("fr", rng.random(24) < 0.5, task="marc")  # its rows are not parallel
+    values, groups, strata = mh.stacked_units([*of_task, other], "accuracy")
+    assert values.tolist() == np.concatenate([e.correct for e in (*of_task, other)]).tolist()
+    assert groups[:30] == groups[30:60] and len(set(groups)) == 10 + 8
+    assert len(set(strata)) == 3 and strata.count("marc fr") == 24
+    mean_of_means = np.mean([e.accuracy for e in (*of_task, other)])
+    found = mh.paired_bootstrap(np.zeros(84), values, groups=groups, strata=strata)
+    assert found.difference == pytest.approx(mean_of_means)
+    with pytest.raises(ValueError, match="measure is 'f1'; allowed: ranking, accuracy"):
+        mh.stacked_units(of_task, "f1")
+    with pytest.raises(ValueError, match="empty"):
+        mh.stacked_units([], "accuracy")

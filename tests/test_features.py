@@ -280,7 +280,7 @@ def test_flips_in_parts_are_the_same_flips(rng, monkeypatch):
     signs = np.array(list(product([1, -1], repeat=7)), dtype=np.float32)
     scaled = changes.reshape(7, -1) / np.linalg.norm(changes.reshape(7, -1), axis=0)
     whole = (signs @ scaled).max(axis=1)
-    assert np.allclose(mh.features.changes._largest_by_flip(signs, scaled, False), whole)
+    assert np.allclose(mh.features.changes._largest_by_flip([signs], scaled, False), whole)
 
 
 @pytest.mark.parametrize(("alternative", "patterns"), [("greater", 1), ("two-sided", 2)])

@@ -6,7 +6,6 @@ Coverage, error rates and power by simulation.
 import itertools
 import json
 import math
-import re
 
 import numpy as np
 import pandas as pd
@@ -588,10 +587,11 @@ def test_place_among_refuses_what_has_no_place():
 # -- coins -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 8, 33])
-def test_coins_against_the_exact_sign_test(n):
+@pytest.mark.parametrize("n", [1, 2, 5, 8])
+def test_coins_against_all_ways_to_fall(n):
+    heads = np.array([sum(coins) for coins in itertools.product([0, 1], repeat=n)])
     for n_better in range(n + 1):
-        exact = scipy.stats.binomtest(n_better, n).pvalue
+        exact = np.mean(np.abs(2 * heads - n) >= abs(2 * n_better - n))
         assert mh.coin_chance(n_better, n - n_better) == pytest.approx(exact)
 
 
@@ -601,23 +601,13 @@ def test_coins_against_the_sign_flips_of_the_same_rows():
         assert mh.coin_chance(n_better, n_worse) == compared(values).p_value
 
 
-def test_table_of_coins_by_hand():
-    table = mh.coin_table(5, 1)
-    assert table.to_numpy().tolist() == [[6, 0, 2 / 64, 2 / 64], [5, 1, 12 / 64, 14 / 64]]
-    assert mh.coin_table(1, 5).equals(table)
-    assert mh.coin_table(2, 2)["chance"].tolist() == [2 / 16, 8 / 16, 6 / 16]
-    assert mh.coin_table(0, 0).to_numpy().tolist() == [[0, 0, 1, 1]]
-
-
-def test_many_coins():
-    exact = scipy.stats.binomtest(1_450, 3_000).pvalue
-    assert mh.coin_chance(1_450, 1_550) == pytest.approx(exact)
+def test_no_change_is_no_evidence():
+    assert mh.coin_chance(0, 0) == 1
 
 
 def test_coins_are_counted():
     for wrong in (-1, 1.5, None, True):
-        for call in (mh.coin_chance, mh.coin_table):
-            with pytest.raises(ValueError, match=re.compile("n_(better|worse) is")):
-                call(wrong, 1)
-            with pytest.raises(ValueError, match="n_worse is"):
-                call(1, wrong)
+        with pytest.raises(ValueError, match="n_better is"):
+            mh.coin_chance(wrong, 1)
+        with pytest.raises(ValueError, match="n_worse is"):
+            mh.coin_chance(1, wrong)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import product
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from ..activations import ActivationStats
+from ..metrics.flips import kept_units
 from ..prompts import prompt_units
 from .checks import (
     check_as_many_prompts,
@@ -83,7 +83,7 @@ def sign_flip_test(
             unit is three; 1 where each prompt has the same sentences as its control, such as
             one language alone.
         alternative: ``"greater"``, or ``"two-sided"``.
-        n_flips: Random flips, the observed signs among them; all 2^n_units, if those are no more.
+        n_flips: Random flips, besides the observed signs; all 2^n_units, if those are no more.
         seed: Of the random flips.
 
     Returns:
@@ -116,22 +116,20 @@ def _change_by_unit(
     return np.stack([change[prompts].mean(axis=0) for prompts in units])
 
 
-def _sign_flips(n: int, n_flips: int, seed: int) -> np.ndarray:
-    """Signs of ``n`` units, float32 (flips, n): all there are, or the observed ones and random."""
-    if n <= np.log2(n_flips):
-        signs = np.array(list(product([1, -1], repeat=n)))
-    else:
-        drawn = np.random.default_rng(seed).choice([-1, 1], (n_flips - 1, n))
-        signs = np.vstack([np.ones((1, n)), drawn])
-    return signs.astype(np.float32)
+def _sign_flips(n_units: int, n_flips: int, seed: int) -> Iterator[np.ndarray]:
+    """Signs of the units, float32 (some flips, n_units) at a time; the observed ones among them."""
+    for kept in kept_units(n_units, n_flips, seed):
+        yield (2 * kept - 1).astype(np.float32)
 
 
-def _corrected_p_values(changes: np.ndarray, signs: np.ndarray, two_sided: bool) -> np.ndarray:
+def _corrected_p_values(
+    changes: np.ndarray, signs: Iterable[np.ndarray], two_sided: bool
+) -> np.ndarray:
     """Share of flips whose largest statistic reaches a feature's own.
 
     Args:
         changes: (n_controls, n_units, ...), all of which a flip changes together.
-        signs: (n_flips, n_units).
+        signs: (some flips, n_units) at a time.
         two_sided: Whether the size counts, whatever the sign.
 
     Returns:
@@ -154,13 +152,16 @@ def _corrected_p_values(changes: np.ndarray, signs: np.ndarray, two_sided: bool)
     return np.maximum(p_values, smallest).reshape(n_controls, *changes.shape[2:])
 
 
-def _largest_by_flip(signs: np.ndarray, scaled: np.ndarray, two_sided: bool) -> np.ndarray:
+def _largest_by_flip(
+    signs: Iterable[np.ndarray], scaled: np.ndarray, two_sided: bool
+) -> np.ndarray:
     """The largest statistic under each flip (n_flips,), in parts that fit in memory."""
     at_once = max(1, 2**22 // scaled.shape[1])
     largest = []
-    for start in range(0, len(signs), at_once):
-        statistics = signs[start : start + at_once] @ scaled
-        largest.append((np.abs(statistics) if two_sided else statistics).max(axis=1))
+    for flips in signs:
+        for start in range(0, len(flips), at_once):
+            statistics = flips[start : start + at_once] @ scaled
+            largest.append((np.abs(statistics) if two_sided else statistics).max(axis=1))
     return np.concatenate(largest)
 
 

@@ -9,7 +9,7 @@ from .calibration import batch_calibrated, contextual_calibrated
 from .classification import accuracy, macro_f1
 from .difference import Comparison
 from .intervals import bootstrap_interval
-from .p_values import coin_chance, coin_table, holm, place_among, smallest_p_value
+from .p_values import coin_chance, holm, place_among, smallest_p_value
 from .paired import paired_bootstrap
 from .ranks import (
     rank_consistency,
@@ -30,7 +30,6 @@ __all__ = [
     "batch_calibrated",
     "bootstrap_interval",
     "coin_chance",
-    "coin_table",
     "compare_translations",
     "contextual_calibrated",
     "degenerate_outputs",

@@ -57,11 +57,12 @@ class Comparison:
     def __str__(self) -> str:
         return self.text()
 
-    def text(self, unit: str = "points") -> str:
+    def text(self, unit: str = "points", *, brackets: bool = True) -> str:
         """The difference with its interval, its p-value, and what it rests on.
 
         Args:
             unit: ``"points"`` for shares (times 100), or ``"nats"``.
+            brackets: Whether all but the difference stands in brackets, or after a comma.
 
         Returns:
             One phrase; where nothing changed or no interval exists, it says so.
@@ -73,9 +74,10 @@ class Comparison:
         basis = f"{_counted(self.n, 'row')} in {_counted(self.n_groups, 'group')}"
         if not self.changed:
             return f"no difference: no group rose or fell, {basis}"
-        difference = _signed(scale * self.difference, decimals)
+        difference = f"{_signed(scale * self.difference, decimals)} {unit}"
         interval = self._interval_text(scale, decimals)
-        return f"{difference} {unit} ({interval}, {_p_text(self.p_value)}, {basis})"
+        rest = f"{interval}, {_p_text(self.p_value)}, {basis}"
+        return f"{difference} ({rest})" if brackets else f"{difference}, {rest}"
 
     def as_points(self) -> dict[str, float | None]:
         """For a results file: ``difference``, ``low`` and ``high`` in points, and ``p_value``.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.stats import binomtest
 
 from .checks import as_numbers, as_row_of_numbers, check_whole_number
 
@@ -104,38 +102,7 @@ def coin_chance(n_better: int, n_worse: int) -> float:
         >>> coin_chance(0, 4)
         0.125
     """
-    return float(coin_table(n_better, n_worse)["at_least_so_uneven"].iloc[-1])
-
-
-def coin_table(n_better: int, n_worse: int) -> pd.DataFrame:
-    """All ways of fair coins to fall at least as unevenly as the rows that changed.
-
-    Args:
-        n_better: Rows, or groups, that changed for the better: heads.
-        n_worse: Those that changed for the worse: tails.
-
-    Returns:
-        A row for each split of the coins, the most uneven first and the one found last: coins that
-        fall on the one side (``one_side``) and on the other (``other_side``), whichever is heads;
-        the ``chance`` of this split, and ``at_least_so_uneven``, the chance of this or a more
-        uneven one.
-
-    Raises:
-        ValueError: A count is no whole number from 0.
-
-    Example:
-        >>> coin_table(1, 5)
-           one_side  other_side   chance  at_least_so_uneven
-        0         6           0  0.03125             0.03125
-        1         5           1  0.18750             0.21875
-    """
     check_whole_number(n_better, "n_better", at_least=0)
     check_whole_number(n_worse, "n_worse", at_least=0)
-    n = int(n_better) + int(n_worse)
-    rows, n_patterns_so_far = [], 0
-    for fewer in range(min(int(n_better), int(n_worse)) + 1):
-        n_sides = 1 if 2 * fewer == n else 2  # heads in the majority, or tails
-        n_patterns = n_sides * math.comb(n, fewer)
-        n_patterns_so_far += n_patterns
-        rows.append((n - fewer, fewer, n_patterns / 2**n, n_patterns_so_far / 2**n))
-    return pd.DataFrame(rows, columns=["one_side", "other_side", "chance", "at_least_so_uneven"])
+    n_changed = n_better + n_worse
+    return float(binomtest(n_better, n_changed).pvalue) if n_changed else 1.0
