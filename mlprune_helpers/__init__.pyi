@@ -76,6 +76,7 @@ from .metrics import (
     degenerate_outputs as degenerate_outputs,
     holm as holm,
     macro_f1 as macro_f1,
+    p_told as p_told,
     paired_bootstrap as paired_bootstrap,
     place_among as place_among,
     rank_consistency as rank_consistency,

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .metrics import p_told
+
 #: How one column is written: a format string such as "{:.3f}", or a function of the value.
 Format = str | Callable[[Any], str]
 
@@ -32,11 +34,6 @@ _TEXT = "text-align: left; padding: 0.3em 0.6em"
 #: A long text gets a width below which it is not squeezed.
 _LONG_TEXT = f"{_TEXT}; min-width: 9em; white-space: pre-line"
 _LONG = 24
-
-
-def p_text(p: float) -> str:
-    """A p-value with three digits after the point; a smaller one is called smaller."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 @dataclass(frozen=True)
@@ -193,13 +190,18 @@ def _writer(
         given = formats[name]
         return given if callable(given) else lambda value: _unsigned_zero(given.format(value))
     if name in P_VALUES:
-        return _for_numbers(p_text)
+        return _for_numbers(_p_value)
     by_column = digits if isinstance(digits, Mapping) else {}
     if name in percent:
         places = by_column.get(name, 1)
         return _for_numbers(lambda share: f"{_fixed(100 * share, places)} %")
     places = by_column.get(name, 2) if isinstance(digits, Mapping) else digits
     return _for_numbers(lambda number: _fixed(number, places))
+
+
+def _p_value(p: float) -> str:
+    """As in a sentence, but for the letter, which stands above: "0.012", "< 0.001"."""
+    return p_told(p).removeprefix("p ").removeprefix("= ")
 
 
 def _for_numbers(written: Callable[[Any], str]) -> Callable[[Any], str]:

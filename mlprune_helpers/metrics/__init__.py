@@ -9,7 +9,7 @@ from .calibration import batch_calibrated, contextual_calibrated
 from .classification import accuracy, macro_f1
 from .difference import Comparison
 from .intervals import bootstrap_interval
-from .p_values import coin_chance, holm, place_among, smallest_p_value
+from .p_values import coin_chance, holm, p_told, place_among, smallest_p_value
 from .paired import paired_bootstrap
 from .ranks import (
     rank_consistency,
@@ -35,6 +35,7 @@ __all__ = [
     "degenerate_outputs",
     "holm",
     "macro_f1",
+    "p_told",
     "paired_bootstrap",
     "place_among",
     "rank_consistency",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from scipy.stats import t as student
 
+from .p_values import p_told
+
 #: Five groups have 32 patterns of signs, of which two have all signs alike: p is at least 0.0625.
 SMALLEST_N_GROUPS = 6
 
@@ -76,7 +78,7 @@ class Comparison:
             return f"no difference: no group rose or fell, {basis}"
         difference = f"{_signed(scale * self.difference, decimals)} {unit}"
         interval = self._interval_text(scale, decimals)
-        rest = f"{interval}, {_p_text(self.p_value)}, {basis}"
+        rest = f"{interval}, {p_told(self.p_value)}, {basis}"
         return f"{difference} ({rest})" if brackets else f"{difference}, {rest}"
 
     def as_points(self) -> dict[str, float | None]:
@@ -159,14 +161,6 @@ def _away_from_zero(value: float, decimals: int) -> str:
     while round(value, decimals) == 0 and decimals < 6:
         decimals += 1
     return _signed(value, decimals)
-
-
-def _p_text(p_value: float) -> str:
-    """Three decimals, or four where three would hide on which side of 0.05 it lies."""
-    if p_value < 0.0005:
-        return "p < 0.001"
-    decimals = 4 if p_value != 0.05 and round(p_value, 3) == 0.05 else 3
-    return f"p = {p_value:.{decimals}f}"
 
 
 def _counted(n: int, noun: str) -> str:

@@ -82,6 +82,20 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return np.minimum(stepped, 1)[np.argsort(order)]
 
 
+def p_told(p_value: float) -> str:
+    """A p-value in a sentence: ``"p = 0.012"``, or ``"p < 0.001"``.
+
+    With three decimals, or four where three would hide on which side of 0.05 it lies.
+
+    Args:
+        p_value: From 0 to 1.
+    """
+    if p_value < 0.001:
+        return "p < 0.001"
+    decimals = 4 if p_value != 0.05 and round(p_value, 3) == 0.05 else 3
+    return f"p = {p_value:.{decimals}f}"
+
+
 def coin_chance(n_better: int, n_worse: int) -> float:
     """Chance that fair coins fall at least so unevenly, on either side: the exact sign test.
 
