@@ -52,14 +52,15 @@ serve:
 clean:
 	rm -rf _build
 
+# No package is compiled on installation, which takes as long as all the rest: Python compiles what it imports.
 # The lock has all of torch's requirements, so that torch itself brings nothing but its CUDA packages.
 # What `ready` holds is the seconds that it took, for the page on time and memory.
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 14) or sys.exit("This book needs Python 3.11 to 3.14, and $(PYTHON) is %d.%d. Name another: make PYTHON=python3.13" % v)'
 	$(PYTHON) -m venv .venv
 	@date +%s > .venv/began
-	$(VENV) -m pip install --require-hashes --no-deps -r requirements.lock
-	$(VENV) -m pip install $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") $(TORCH)
+	$(VENV) -m pip install --no-compile --require-hashes --no-deps -r requirements.lock
+	$(VENV) -m pip install --no-compile $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") $(TORCH)
 	$(VENV) -m pip install --no-deps --no-build-isolation -e .
 	$(VENV) -m pip check
 	@echo $$(($$(date +%s) - $$(cat .venv/began))) > $@

@@ -587,3 +587,18 @@ def test_unknown_architecture_of_the_hub(hub, tmp_path):
         match="someone/new: an architecture that the installed transformers does not know .*brand_new",  # noqa: E501
     ):
         mh.load_model("someone/new")
+
+
+def test_a_fingerprint_reads_every_byte_of_every_piece(one_lm, monkeypatch):
+    """Pieces far smaller than a tensor, more of them than are hashed at once."""
+    monkeypatch.setattr("mlprune_helpers.models.language_model._PIECE", 64)
+    whole = one_lm.fingerprint
+    assert one_lm.fingerprint == whole
+    for tensor in list(one_lm.model.parameters())[:3]:
+        for place in (0, tensor.numel() // 2, tensor.numel() - 1):
+            flat = tensor.data.view(-1)
+            before = flat[place].clone()
+            flat[place] += 1
+            assert one_lm.fingerprint != whole
+            flat[place] = before
+    assert one_lm.fingerprint == whole

@@ -12,7 +12,9 @@ import contextlib
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -38,6 +40,8 @@ from .special_tokens import SAMPLES, learn_special_tokens
 
 #: Words whose logits are held at once in scoring.
 VOCABULARY_PART = 16_384
+#: Weights are hashed in pieces of so many bytes, several at once.
+_PIECE = 2**26
 #: Settings that say nothing of what the model computes: where it came from, and what its weights
 #: say themselves.
 _NOT_IDENTITY = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
@@ -144,14 +148,12 @@ class LanguageModel:
     def fingerprint(self) -> str:
         """Identity of weights, configuration, tokenizer and active interventions (16 hex digits).
 
-        Hashing reads every weight, about a second per gigabyte, so a weight changed by any means
-        changes it.
+        Hashing reads every weight, half a second per gigabyte on one core, so a weight changed by
+        any means changes it.
         """
         digest = hashlib.sha256(type(self.model).__name__.encode())
-        for name, tensor in self._saved_tensors():
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-            digest.update(values.data.cast("B"))
+        for of_piece in _digests(self._weight_pieces()):
+            digest.update(of_piece)
         digest.update(
             json.dumps(_identity(self.model.config.to_dict()), sort_keys=True, default=str).encode()
         )
@@ -163,6 +165,15 @@ class LanguageModel:
         for intervention in self.interventions:
             digest.update(intervention.encode())
         return digest.hexdigest()[:16]
+
+    def _weight_pieces(self) -> Iterator[bytes | memoryview]:
+        """Names, shapes and types of all saved tensors, each with its bytes after it."""
+        for name, tensor in self._saved_tensors():
+            yield f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode()
+            values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            content = values.data.cast("B")
+            for start in range(0, len(content), _PIECE):
+                yield content[start : start + _PIECE]
 
     def _saved_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Parameters, and those buffers that a checkpoint holds too; tied ones once."""
@@ -388,6 +399,23 @@ def _refuse_offloaded(name: str, model: PreTrainedModel) -> None:
             "weights must be on devices: pass a smaller dtype, another device_map, or choose a "
             "smaller model."
         )
+
+
+def _digests(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """SHA-256 of each piece, in their order; as many threads hash at once as torch has."""
+    n_threads = torch.get_num_threads()
+    waiting: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(n_threads) as threads:
+        for piece in pieces:
+            waiting.append(threads.submit(_sha256, piece))
+            if len(waiting) > 2 * n_threads:  # so that few pieces are in memory at once
+                yield waiting.popleft().result()
+        for future in waiting:
+            yield future.result()
+
+
+def _sha256(piece: bytes | memoryview) -> bytes:
+    return hashlib.sha256(piece).digest()
 
 
 def _identity(settings: Any) -> Any:
