@@ -1,7 +1,10 @@
 """The arms of the book's comparisons: what each of them prunes with.
 
-An arm is one way of pruning.  All arms with calibration data see the same sentences and the same
-number of prompts, so that two arms differ in nothing but what their names say.
+An arm is one way of pruning.  All arms with calibration data see the same sentences in the same
+division into prompts, so that two arms differ in nothing but what their names say.  What goes with
+the name differs too: a prompt in one language has half the tokens, and where several languages are
+pooled, English alone has its sentences once and not once a language.  Neither changes the scale on
+which weights of a row are compared, but fewer tokens make noisier norms.
 """
 
 from __future__ import annotations

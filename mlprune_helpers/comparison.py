@@ -27,7 +27,7 @@ CALIBRATION_OF = {
     "accuracy_contextual": "contextual",
 }
 #: What is compared of translations besides chrF++, in nats a token.
-IN_NATS = ("from_the_source", "fluency")
+IN_NATS = ("from_the_source", "reference", "fluency")
 
 Either = Evaluation | TranslationEvaluation
 
@@ -89,7 +89,7 @@ def compare(
     Whole groups are the units, in all languages at once; calibration is taken as given.
 
     Args:
-        before: Sequence[Either] of one model on one task, in different languages; or of its
+        before: Evaluations of one model on one task, in different languages; or of its
             translations, in different directions.
         after: The same of another model; in any order.
         average_over: Languages of the average (default: all but English); not for translations.
@@ -102,9 +102,10 @@ def compare(
         within the measure over the languages (the average has none).  Measures of a task:
         ``ranking``, ``accuracy``, ``accuracy_batch``, ``accuracy_contextual``, as shares.
 
-        Of translations a row for every ``direction``.  Measures: ``from_the_source`` and
-        ``fluency``, in nats a token, and ``chrf``, from 0 to 100, by
-        :func:`mlprune_helpers.metrics.compare_translations`: a p-value without an interval.
+        Of translations a row for every ``direction``.  Measures: ``from_the_source`` and what it
+        is the difference of, ``reference`` and ``fluency``, in nats a token, and ``chrf``, from 0
+        to 100, by :func:`mlprune_helpers.metrics.compare_translations`: a p-value without an
+        interval.
 
     Raises:
         ValueError: If languages, rows, labels or any setting differ, naming it and both values; or

@@ -444,13 +444,13 @@ def test_translations_are_compared_direction_by_direction(rng):
     before = [translated(s, rng, hypotheses=REFERENCES, model="a") for s in ("fr", "es")]
     after = [translated(s, rng, 1.0, hypotheses=wrong, model="b") for s in ("es", "fr")]
     table = mh.compare(before, after, n_resamples=500, seed=3)
-    assert table["direction"].tolist() == ["fr→en", "es→en"] * 3
+    assert table["direction"].tolist() == ["fr→en", "es→en"] * 4
     assert table["measure"].tolist() == [
-        name for name in ("from_the_source", "fluency", "chrf") for _ in range(2)
+        name for name in ("from_the_source", "reference", "fluency", "chrf") for _ in range(2)
     ]
     places = table.set_index(["measure", "direction"])
     for one, other in zip(before, after[::-1]):
-        for measure in ("from_the_source", "fluency"):
+        for measure in ("from_the_source", "reference", "fluency"):
             row = places.loc[(measure, one.direction)]
             comparison = mh.paired_bootstrap(
                 getattr(one, measure),
@@ -468,7 +468,7 @@ def test_translations_are_compared_direction_by_direction(rng):
         )
         assert row["p_value"] == compared.set_index("metric").loc["chrf", "p_value"]
         assert np.isnan(row["low"]) and np.isnan(row["high"])
-    for measure in ("from_the_source", "fluency", "chrf"):
+    for measure in ("from_the_source", "reference", "fluency", "chrf"):
         of_measure = table[table["measure"] == measure]
         assert of_measure["p_holm"].tolist() == mh.holm(of_measure["p_value"]).tolist()
 
@@ -478,7 +478,7 @@ def test_chrf_is_compared_where_all_have_translations(rng):
     without = translated("fr", rng, max_new_tokens=None)
     for pair in ((with_outputs, without), (without, with_outputs), (without, without)):
         table = mh.compare(pair[:1], pair[1:], n_resamples=10)
-        assert table["measure"].tolist() == ["from_the_source", "fluency"]
+        assert table["measure"].tolist() == ["from_the_source", "reference", "fluency"]
     longer = translated("fr", rng, hypotheses=REFERENCES, max_new_tokens=10)
     with pytest.raises(ValueError, match="max_new_tokens differs before and after: 9 and 10"):
         mh.compare([with_outputs], [longer])
